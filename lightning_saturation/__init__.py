@@ -1,0 +1,1 @@
+"""See what the layers of a network do while it trains."""

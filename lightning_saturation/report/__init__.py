@@ -1,0 +1,6 @@
+"""What a window of saturation says: plain data in, plain data out."""
+
+from lightning_saturation.report.layer import LayerStatistics
+from lightning_saturation.report.report import SaturationReport
+
+__all__ = ["LayerStatistics", "SaturationReport"]

@@ -1,0 +1,120 @@
+"""The report of one window over all layers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightning_saturation.report.layer import LayerStatistics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_RECORDED = (
+    "features",
+    "samples",
+    "skipped",
+    "intrinsic_dimension",
+    "saturation",
+    "continuous_saturation",
+    "effective_rank",
+    "participation_ratio",
+    "stable_rank",
+    "total_variance",
+)
+
+
+@dataclass(frozen=True)
+class SaturationReport:
+    """Saturation of every layer over one window, layers in the order in which they run.
+
+    ``epoch`` counts from 0, ``step`` is the number of optimizer steps taken when the window closed. ``output_layers``
+    are left out of the average. A ``partial`` window was cut short (a stopped or resumed epoch).
+    """
+
+    layers: dict[str, LayerStatistics]
+    stage: str = "test"
+    epoch: int = 0
+    step: int = 0
+    delta: float = 0.99
+    output_layers: tuple[str, ...] = ()
+    partial: bool = False
+
+    @property
+    def saturation(self) -> dict[str, float]:
+        """Saturation by layer, in [0, 1]; NaN where it is missing."""
+        return {name: layer.saturation for name, layer in self.layers.items()}
+
+    @property
+    def average(self) -> float:
+        """Mean saturation over the layers without the output layers; NaN where there is none.
+
+        Source: Shenk et al., *Spectral Analysis of Latent Representations*, equation 2.
+        """
+        inner = [s for name, s in self.saturation.items() if name not in self.output_layers and not math.isnan(s)]
+        return math.fsum(inner) / len(inner) if inner else math.nan
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one plain dict per layer, for a table or a data frame; None where a number is missing."""
+        where = {"stage": self.stage, "epoch": self.epoch, "step": self.step}
+        records = []
+        for index, (name, layer) in enumerate(self.layers.items()):
+            numbers = {key: getattr(layer, key) for key in _RECORDED}
+            plain = {key: None if math.isnan(value) else value for key, value in numbers.items()}
+            records.append({**where, "layer": name, "index": index, **plain, "output": name in self.output_layers})
+        return records
+
+    def to_state(self, *, eigenvalues: bool = True) -> dict[str, Any]:
+        """Return a dict of tensors and scalars that ``torch.load(weights_only=True)`` accepts."""
+        state = {key: getattr(self, key) for key in ("stage", "epoch", "step", "delta", "output_layers", "partial")}
+        layers = {name: asdict(layer) for name, layer in self.layers.items()}
+        if not eigenvalues:
+            layers = {name: {**layer, "eigenvalues": None} for name, layer in layers.items()}
+        return {**state, "layers": layers}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> SaturationReport:
+        """Return the report that ``to_state`` described."""
+        return cls(**{**state, "layers": {name: LayerStatistics(**layer) for name, layer in state["layers"].items()}})
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure of the profile: saturation over the layers, in the order in which they run."""
+        from lightning_saturation.plots import profile_figure
+
+        return profile_figure([self])
+
+    def __str__(self) -> str:
+        head = ("layer", "features", "samples", "dimension", "saturation", "effective rank", "")
+        rows = [head, *(_row(name, layer, name in self.output_layers) for name, layer in self.layers.items())]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if i in (0, 6) else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        title = f"Saturation ({self.stage}, epoch {self.epoch}, step {self.step}): average {_number(self.average)}"
+        return "\n".join([title, *(line.rstrip() for line in lines)])
+
+
+def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:
+    notes = [
+        "output layer, not in the average" if output else "",
+        "fewer samples than needed" if layer.too_few_samples else "",
+        f"{layer.skipped} rows with NaN or infinity left out" if layer.skipped else "",
+    ]
+    return (
+        name,
+        str(layer.features),
+        str(layer.samples),
+        _number(layer.intrinsic_dimension, 0),
+        _number(layer.saturation),
+        _number(layer.effective_rank, 1),
+        "; ".join(filter(None, notes)),
+    )
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "missing" if math.isnan(value) else f"{value:.{digits}f}"
