@@ -90,7 +90,7 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
     Source: Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm for computing sample variances*, 1979.
     """
     samples = first.samples + second.samples
-    share = second.samples / samples.clamp(min=1)
+    share = second.samples.double() / samples.clamp(min=1)  # two integers would divide in float32
     difference = torch.where(second.samples > 0, second.mean - first.mean, torch.zeros_like(first.mean))
     scatter = first.scatter + second.scatter
     scatter = scatter.addr_(difference, difference * (first.samples * share))

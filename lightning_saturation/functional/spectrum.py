@@ -101,3 +101,19 @@ def stable_rank(eigenvalues: Float[Tensor, " features"]) -> Float[Tensor, ""]:
     variance = _variances(eigenvalues)
     largest = variance[0] if len(variance) else variance.sum()
     return torch.where(largest > 0, variance.sum() / largest, torch.zeros_like(largest))
+
+
+def covariance_eigenvalues(covariance: Float[Tensor, "features features"]) -> Float[Tensor, " features"]:
+    """Return the eigenvalues of a symmetric ``covariance``, float64, largest first, rounding residue clipped at 0.
+
+    A solver that fails is tried once more on the CPU. Raises ``ValueError`` for NaN or infinity, of which LAPACK makes
+    plausible numbers, and ``torch.linalg.LinAlgError`` when the CPU fails too.
+    """
+    covariance = covariance.double()
+    if not covariance.isfinite().all():
+        raise ValueError("Expected a finite `covariance`, got NaN or infinity in it.")
+    try:
+        eigenvalues = torch.linalg.eigvalsh(covariance)
+    except RuntimeError:  # LinAlgError among them
+        eigenvalues = torch.linalg.eigvalsh(covariance.cpu()).to(covariance.device)
+    return _variances(eigenvalues)

@@ -1,0 +1,104 @@
+"""Moments over all ranks: one handshake and two fused all-reduces, however many layers there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_saturation.functional.moments import Moments
+
+Widths = Mapping[str, int | None]
+
+
+def is_distributed(group: Any = None) -> bool:
+    """Return whether there is more than one rank to reduce over."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
+
+
+def wire_device(group: Any = None) -> torch.device:
+    """Return the device on which ``group`` communicates: NCCL's is the current GPU, everybody else's the CPU."""
+    if dist.get_backend(group) == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def agree(widths: Widths, *, group: Any = None) -> dict[str, int]:
+    """Return the width of every layer that some rank saw, the same on all ranks, in the order of the lowest ranks.
+
+    ``widths`` names every tracked layer of this rank, those that it saw first and in the order in which they ran; None
+    stands for a layer that it did not see. Ranks that track different layers or saw different widths get the same
+    ``RuntimeError`` on all ranks, where a collective over different tensors would hang or merge unrelated layers.
+    """
+    everyone: list[Widths] = [dict(widths)]
+    if is_distributed(group):
+        everyone = [{}] * dist.get_world_size(group)
+        dist.all_gather_object(everyone, dict(widths), group=group)
+    agreed: dict[str, int] = {}
+    for rank, theirs in enumerate(everyone):
+        _check_same_layers(everyone[0], theirs, rank)
+        for name, width in theirs.items():
+            if width is not None and agreed.setdefault(name, width) != width:
+                raise RuntimeError(
+                    f"Expected layer {name!r} to have the same width on every rank, got {agreed[name]} features on a"
+                    f" lower rank and {width} on rank {rank}. Sharded layers cannot be merged; leave them out by name."
+                )
+    return agreed
+
+
+def _check_same_layers(first: Widths, theirs: Widths, rank: int) -> None:
+    missing, extra = sorted(first.keys() - theirs.keys()), sorted(theirs.keys() - first.keys())
+    if missing or extra:
+        raise RuntimeError(
+            f"Expected every rank to track the same layers, but rank {rank} differs from rank 0:"
+            f" missing {missing}, additional {extra}. Build the model and choose the layers alike on all ranks."
+        )
+
+
+def all_reduce_moments(moments: Mapping[str, Moments | None], *, group: Any = None) -> dict[str, Moments]:
+    """Return the moments of every layer over all ranks, bitwise the same on each; a collective call.
+
+    ``moments`` holds the local moments, None for a tracked layer without rows; layers that nobody saw are left out of
+    the result. Costs one handshake and two all-reduces in float64 for all layers together: means first, then scatters
+    about the common mean, so that ranks with distant means lose no digits.
+    """
+    widths = agree({name: None if m is None else len(m.mean) for name, m in moments.items()}, group=group)
+    local = {name: moments[name] for name in widths}
+    if not is_distributed(group):
+        return {name: m for name, m in local.items() if m is not None}
+    device = wire_device(group)
+    sizes = [1 + width for width in widths.values()]
+    parts = [_first_moments(local[name], width, device) for name, width in widths.items()]
+    firsts = torch.split(_sum_over_ranks(parts, group), sizes)
+    common = [(part[0].round().long(), part[1:] / part[0].clamp(min=1)) for part in firsts]
+    parts = [_scatter_about(local[name], mean, device) for name, (_, mean) in zip(widths, common, strict=True)]
+    scatters = torch.split(_sum_over_ranks(parts, group), [width * width for width in widths.values()])
+    reduced = {}
+    for (name, width), (samples, mean), scatter in zip(widths.items(), common, scatters, strict=True):
+        home = device if (own := local[name]) is None else own.mean.device
+        reduced[name] = Moments(samples.to(home), mean.to(home), scatter.view(width, width).to(home))
+    return reduced
+
+
+def _first_moments(moments: Moments | None, width: int, device: torch.device) -> Tensor:
+    if moments is None:
+        return torch.zeros(1 + width, dtype=torch.float64, device=device)
+    return torch.cat([moments.samples[None], moments.samples * moments.mean]).to(device)
+
+
+def _scatter_about(moments: Moments | None, mean: Tensor, device: torch.device) -> Tensor:
+    if moments is None:
+        return torch.zeros(len(mean) ** 2, dtype=torch.float64, device=device)
+    offset = moments.mean.to(device) - mean
+    return torch.addr(moments.scatter.to(device), offset, offset * moments.samples.to(device)).flatten()
+
+
+def _sum_over_ranks(parts: Sequence[Tensor], group: Any) -> Tensor:
+    if not parts:
+        return torch.zeros(0, dtype=torch.float64)
+    packed = torch.cat(list(parts))
+    dist.all_reduce(packed, group=group)
+    return packed
