@@ -1,0 +1,182 @@
+"""Hooks that hand over what layers put out, for as long as a context lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, unpack_sequence
+from torch.utils.hooks import RemovableHandle
+
+from lightning_saturation.capture import compiled
+from lightning_saturation.capture.select import layout_of, select_layers, width_of
+from lightning_saturation.functional.pooling import Pooling, check_pooling, pool, pool_ragged
+
+Record = Callable[[str, Tensor], None]
+
+
+def capture(
+    model: nn.Module,
+    record: Record | None,
+    *,
+    layers: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    pooling: Pooling | None = "mean",
+) -> Capture:
+    """Return a context in which every forward of a selected layer of ``model`` calls ``record(name, rows)``.
+
+    ``rows`` is (samples, features), detached, in the layer's precision; with ``pooling=None`` it is the output as it
+    comes. The context gives the names. ``layers`` and ``exclude`` are those of :func:`select_layers`, ``pooling`` that
+    of :func:`~lightning_saturation.functional.pooling.pool`. Recomputation by activation checkpointing is not recorded
+    again; a layer used twice is recorded twice. Works in compiled models, which compile anew on entry and exit.
+
+    >>> seen = {}
+    >>> with capture(nn.Linear(3, 2), seen.__setitem__) as names, torch.no_grad():
+    ...     model = nn.Linear(3, 2)
+    >>> names
+    ('Linear',)
+    """
+    return Capture(model, record, layers=layers, exclude=exclude, pooling=pooling)
+
+
+class Capture:
+    """What :func:`capture` returns. ``record`` may change at any time; while it is None, nothing is handed over.
+
+    ``trouble(name, error)``, where given, is told of an output that cannot be made into rows, which is then left out;
+    otherwise such an error goes through the model's forward. ``sharded`` holds layers whose outputs are narrower than
+    they say, as with tensor parallelism: their rows are not handed over.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        record: Record | None,
+        *,
+        layers: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        pooling: Pooling | None = "mean",
+        trouble: Callable[[str, Exception], None] | None = None,
+    ) -> None:
+        self._pooling = None if pooling is None else check_pooling(pooling)
+        self._model = model
+        self._layers = select_layers(model, layers, exclude)
+        self._handles: list[RemovableHandle] = []
+        self._trouble = trouble
+        self.record = record
+        self.sharded: set[str] = set()
+        self.names = tuple(self._layers)
+
+    def attach(self) -> None:
+        """Put the hooks onto the model."""
+        self.detach()
+        number = compiled.register(self)
+        with torch.inference_mode(False):
+            token = torch.zeros(())
+        for index, module in enumerate(self._layers.values()):
+            hook = _Hook(self, token, number, index)
+            self._handles.append(module.register_forward_hook(hook))
+        compiled.forget_compiled(self._model)
+
+    def detach(self) -> None:
+        """Take the hooks off the model; once is enough, twice does no harm."""
+        if not self._handles:
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        compiled.forget_compiled(self._model)
+
+    def __enter__(self) -> tuple[str, ...]:
+        self.attach()
+        return self.names
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def deliver(self, index: int, rows: Tensor) -> None:
+        """Hand ``rows`` of layer number ``index`` over, unless nobody listens or they come from a recomputation."""
+        if self.record is not None and not _in_backward():
+            self.record(self.names[index], rows)
+
+    def deliver_output(self, index: int, module: nn.Module, output: Any) -> None:
+        """The same for an output that is not yet rows."""
+        if self.record is None or _in_backward() or _is_transformed():
+            return
+        try:
+            rows = rows_of(module, output, self._pooling)
+        except Exception as error:
+            if self._trouble is None:
+                raise
+            self._trouble(self.names[index], error)
+            return
+        if rows is None:
+            self.sharded.add(self.names[index])
+        else:
+            self.record(self.names[index], rows)
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How outputs become rows."""
+        return self._pooling
+
+
+class _Hook:
+    """A forward hook that copies and pickles as one that does nothing: a copy of the model is not the watched model."""
+
+    def __init__(self, owner: Capture, token: Tensor, number: int, index: int) -> None:
+        self.owner, self.token, self.number, self.index = owner, token, number, index
+        self.pooling = owner.pooling
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            rows = rows_of(module, output, self.pooling)
+            if rows is not None:
+                compiled.record(rows, self.token, self.number, self.index)
+        else:
+            self.owner.deliver_output(self.index, module, output)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _nothing_hook, ()
+
+
+def _nothing_hook() -> Callable[..., None]:
+    return _nothing
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing."""
+
+
+def rows_of(module: nn.Module, output: Any, pooling: Pooling | None) -> Tensor | None:
+    """Return the rows of what ``module`` put out, or None where the output is only a shard of the layer's width."""
+    while isinstance(output, tuple | list) and not isinstance(output, PackedSequence):
+        output = output[0]  # LSTM, GRU, multi-head attention: the features come first
+    if isinstance(output, PackedSequence):
+        output = output.data if pooling == "positions" or pooling is None else unpack_sequence(output)
+    elif not isinstance(output, Tensor):
+        raise TypeError(f"Expected a tensor from {type(module).__name__}, got {type(output).__name__}.")
+    elif output.is_nested:
+        output = list(output.unbind())
+    if isinstance(output, list):
+        if pooling is None:
+            raise TypeError("Expected outputs of one length with `pooling=None`, got sequences of different lengths.")
+        return pool_ragged([sequence.detach() for sequence in output], pooling=pooling)
+    output = output.detach()
+    layout = layout_of(module, output.ndim)
+    expected = width_of(module)
+    if expected is not None and output.shape[layout.features] != expected:
+        return None
+    return output if pooling is None else pool(output, layout=layout, pooling=pooling)
+
+
+def _in_backward() -> bool:
+    # Activation checkpointing runs the forward again inside backward. Nothing public tells, gradients being enabled
+    # or not does not either.
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _is_transformed() -> bool:
+    # Inside vmap and grad transforms, and while a graph is traced, outputs are not data.
+    return torch._C._functorch.maybe_current_level() is not None or torch._C._get_tracing_state() is not None

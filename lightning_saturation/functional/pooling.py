@@ -1,0 +1,77 @@
+"""A layer's output as rows: the only place that knows layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+Pooling = Literal["mean", "max", "median", "positions", "flatten", "last"]
+
+
+class Layout(NamedTuple):
+    """Where a layer's output holds what.
+
+    ``features`` is the feature dimension counted from the end, ``batch`` the sample dimension of a batched output, and
+    ``unbatched`` the number of dimensions at which an output is one sample without a sample dimension. All others are
+    positions (pixels, tokens, time steps).
+    """
+
+    features: int = -1
+    batch: int = 0
+    unbatched: int = 1
+
+
+def check_pooling(pooling: str) -> Pooling:
+    """Return ``pooling`` if it is one of the known ones, else raise a ``ValueError``."""
+    for known in get_args(Pooling):
+        if pooling == known:
+            return known  # type: ignore[no-any-return]
+    raise ValueError(f"Expected `pooling` to be one of {get_args(Pooling)}, got {pooling!r}.")
+
+
+def pool(output: Tensor, *, layout: Layout = Layout(), pooling: Pooling = "mean") -> Tensor:  # noqa: B008
+    """Return the rows (samples, features) of a layer's ``output``.
+
+    - ``"mean"``, ``"max"``, ``"median"`` (the lower one of two): one row per sample, over its positions;
+      ``"mean"`` of a convolution is global average pooling, and half-precision outputs are averaged in float32;
+    - ``"last"``: the last position of each sample; ``"positions"``: every position is a row;
+    - ``"flatten"``: one row per sample of positions × features, which must not vary in number.
+
+    An output without positions gives the same rows under every pooling.
+
+    Source: Shenk et al., *Spectral Analysis of Latent Representations*, section 2.2 and equation 3.
+
+    >>> pool(torch.arange(8.0).view(1, 2, 2, 2), layout=Layout(features=-3, unbatched=3))
+    tensor([[1.5000, 5.5000]])
+    """
+    batch = layout.batch
+    if output.ndim <= layout.unbatched:
+        output, batch = output.unsqueeze(0), 0
+    features = output.ndim + layout.features
+    positions = [dim for dim in range(output.ndim) if dim not in (batch, features)]
+    if not positions:
+        return output
+    if pooling == "mean":
+        half = output.dtype in (torch.float16, torch.bfloat16)
+        return output.mean(positions, dtype=torch.float32 if half else None)
+    if pooling == "max":
+        return output.amax(positions)
+    if pooling == "last":
+        return output[tuple(-1 if dim in positions else slice(None) for dim in range(output.ndim))]
+    rows = output.movedim((batch, features), (0, -1)).flatten(1, -2)
+    if pooling == "median":
+        return rows.median(1).values
+    return rows.flatten(0, 1) if pooling == "positions" else rows.flatten(1)
+
+
+def pool_ragged(sequences: Iterable[Tensor], *, pooling: Pooling = "mean") -> Tensor:
+    """Return the rows of ``sequences`` (positions, features) of different lengths, each pooled without padding.
+
+    >>> pool_ragged([torch.tensor([[1.0]]), torch.tensor([[2.0], [4.0]])])
+    tensor([[1.],
+            [3.]])
+    """
+    return torch.cat([pool(sequence, layout=Layout(unbatched=2), pooling=pooling) for sequence in sequences])
