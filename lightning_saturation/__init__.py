@@ -1,1 +1,8 @@
 """See what the layers of a network do while it trains."""
+
+from lightning_saturation.capture import capture, select_layers
+from lightning_saturation.metrics import Covariance, Saturation
+from lightning_saturation.report import SaturationReport
+from lightning_saturation.tracking import measure_saturation
+
+__all__ = ["Covariance", "Saturation", "SaturationReport", "capture", "measure_saturation", "select_layers"]

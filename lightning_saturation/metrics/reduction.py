@@ -13,10 +13,12 @@ from lightning_saturation.functional.moments import Moments
 
 Widths = Mapping[str, int | None]
 
+LOCAL = "local"  # in the place of a process group: this rank alone, where None stands for all ranks
+
 
 def is_distributed(group: Any = None) -> bool:
     """Return whether there is more than one rank to reduce over."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
+    return group != LOCAL and dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
 
 
 def wire_device(group: Any = None) -> torch.device:

@@ -1,0 +1,110 @@
+"""Saturation without any Trainer, in a few forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm  # comes with lightning
+
+from lightning_saturation.functional.pooling import Pooling
+from lightning_saturation.functional.spectrum import check_delta
+from lightning_saturation.metrics.reduction import LOCAL
+from lightning_saturation.report import SaturationReport
+from lightning_saturation.tracking.tracker import LayerTracker, check_output_layers, choose_output_layers
+
+
+def measure_saturation(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    layers: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    output_layers: Sequence[str] | None = None,
+    delta: float = 0.99,
+    pooling: Pooling = "mean",
+    max_batches: int | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    process_group: Any = None,
+) -> SaturationReport:
+    """Return the saturation of the layers of ``model`` over ``batches``, as the model is in evaluation mode.
+
+    A batch is a tensor, a tuple or list whose first element is the input (labels may follow), or a dict of keyword
+    arguments. The model runs without gradients on its own device, or on ``device`` for as long as this lasts; its modes
+    and device are restored. ``layers``, ``exclude``, ``output_layers``, ``delta`` and ``pooling`` are those of
+    :class:`~lightning_saturation.SaturationMonitor`. With a ``process_group`` the numbers are those over its ranks,
+    and this is a collective call.
+
+    Raises ``ValueError`` for unknown layers, a ``delta`` outside (0, 1], an unknown pooling, or no batch.
+
+    Source: Shenk et al., *Spectral Analysis of Latent Representations*, section 2.
+
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> measure_saturation(model, torch.randn(10, 32, 4), progress=False).layers["0"].samples
+    320
+    """
+    check_delta(delta)
+    tracker = LayerTracker(model, stages=("test",), layers=layers, exclude=exclude, pooling=pooling)
+    check_output_layers(tracker.names, output_layers)
+    window = tracker.windows["test"]
+    with _evaluating(model, device) as home:
+        tracker.attach()
+        try:
+            tracker.record("test")
+            bar = tqdm(islice(batches, max_batches), "saturation", _length(batches, max_batches), disable=not progress)
+            for batch in bar:
+                _run(model, batch, home)
+        finally:
+            tracker.detach()
+    if process_group is None and window.is_empty:
+        raise ValueError("Expected `batches` with at least one batch that reaches a tracked layer, got none.")
+    layer_statistics = window.statistics(delta=delta, group=LOCAL if process_group is None else process_group)
+    tracker.warn_about_missing(list(layer_statistics))
+    return SaturationReport(
+        layers=layer_statistics, delta=delta, output_layers=choose_output_layers(list(layer_statistics), output_layers)
+    )
+
+
+@contextmanager
+def _evaluating(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """Put ``model`` into evaluation mode on ``device`` and give that device; restore modes and device afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    parameter = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0))
+    origin = parameter.device
+    home = origin if device is None else torch.device(device)
+    try:
+        model.eval()
+        if device is not None:
+            model.to(home)
+        with torch.no_grad():
+            yield home
+    finally:
+        if device is not None:
+            model.to(origin)
+        for module, training in modes.items():
+            module.training = training
+
+
+def _run(model: nn.Module, batch: Any, device: torch.device) -> None:
+    if isinstance(batch, Mapping):
+        model(**{key: _moved(value, device) for key, value in batch.items()})
+        return
+    model(_moved(batch[0] if isinstance(batch, list | tuple) else batch, device))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def _length(batches: Iterable[Any], max_batches: int | None) -> int | None:
+    """Return how many batches there will be, for the progress bar; None where nobody knows."""
+    try:
+        length = len(batches)  # type: ignore[arg-type]
+    except TypeError:
+        return max_batches
+    return length if max_batches is None else min(length, max_batches)

@@ -1,0 +1,54 @@
+"""The eigenproblems of all layers, shared among the ranks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_saturation.functional.moments import Moments, covariance
+from lightning_saturation.functional.spectrum import covariance_eigenvalues
+from lightning_saturation.metrics.reduction import is_distributed, wire_device
+
+
+def eigenvalues_over_ranks(moments: Mapping[str, Moments], *, group: Any = None) -> dict[str, Tensor | None]:
+    """Return every layer's eigenvalues (features,) on the CPU, bitwise the same on all ranks; None where that failed.
+
+    ``moments`` must already be the same on all ranks. Each rank solves its share; one all-reduce brings them together.
+    """
+    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if is_distributed(group) else (0, 1)
+    mine = _shares({name: len(m.mean) for name, m in moments.items()}, world)[rank]
+    solved = {
+        name: _solve(name, m) if name in mine else torch.zeros(len(m.mean), dtype=torch.float64)
+        for name, m in moments.items()
+    }
+    if world > 1 and solved:
+        packed = torch.cat(list(solved.values())).to(wire_device(group))
+        dist.all_reduce(packed, group=group)
+        parts = torch.split(packed.cpu(), [len(part) for part in solved.values()])
+        solved = dict(zip(solved, parts, strict=True))
+    return {name: None if part.isnan().any() else part for name, part in solved.items()}
+
+
+def _shares(widths: Mapping[str, int], world: int) -> list[set[str]]:
+    """Return which layers each rank solves: the largest first, each to the rank with the least to do (width³)."""
+    shares: list[set[str]] = [set() for _ in range(world)]
+    costs = [0] * world
+    for name in sorted(widths, key=lambda name: (-widths[name], name)):
+        rank = costs.index(min(costs))
+        shares[rank].add(name)
+        costs[rank] += widths[name] ** 3
+    return shares
+
+
+def _solve(name: str, moments: Moments) -> Tensor:
+    """Return the eigenvalues on the CPU, NaN where the problem cannot be solved."""
+    try:
+        return covariance_eigenvalues(covariance(moments)).cpu()
+    except (ValueError, RuntimeError) as error:
+        warnings.warn(f"The saturation of layer {name!r} is missing in this window: {error}", stacklevel=2)
+        return torch.full((len(moments.mean),), torch.nan, dtype=torch.float64)
