@@ -35,4 +35,5 @@ def when(reports: Sequence[SaturationReport]) -> tuple[str, list[int]]:
 
 def saturation_matrix(reports: Sequence[SaturationReport], names: Sequence[str]) -> np.ndarray:
     """Return saturation (layers, windows), float64; NaN where a layer is missing from a window."""
-    return np.array([[report.saturation.get(name, np.nan) for report in reports] for name in names], dtype=float)
+    columns = [report.saturation for report in reports]
+    return np.array([[column.get(name, np.nan) for column in columns] for name in names], dtype=float)

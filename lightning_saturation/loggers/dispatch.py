@@ -1,0 +1,53 @@
+"""Which logger can take what, found out without importing any of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lightning_saturation.loggers.sink import Sink
+
+
+def sink_for(logger: Any) -> Sink:
+    """Return the sink that knows ``logger`` best.
+
+    Loggers are told by the names of their classes, because ``lightning.pytorch`` and ``pytorch_lightning`` hold two
+    unrelated classes of each name; anything that draws pictures as a TensorBoard writer does is taken for one.
+    """
+    names = {cls.__name__ for cls in type(logger).__mro__}
+    if "WandbLogger" in names:
+        from lightning_saturation.loggers.wandb import WandbSink
+
+        return WandbSink(logger)
+    if "MLFlowLogger" in names:
+        from lightning_saturation.loggers.mlflow import MLflowSink
+
+        return MLflowSink(logger)
+    # The Trainer's stand-in during trial runs claims to have every method there is.
+    if "DummyLogger" not in names and hasattr(getattr(logger, "experiment", None), "add_histogram"):
+        from lightning_saturation.loggers.tensorboard import TensorBoardSink
+
+        return TensorBoardSink(logger)
+    return Sink(logger)
+
+
+def to_each(loggers: Iterable[Any], write: Callable[[Sink], None]) -> None:
+    """Call ``write`` with the sink of every logger; what a logger raises becomes one warning.
+
+    A finished run, a full disk or a lost connection must not end a training of days. The warning is worded the same
+    every time, so that Python shows it once.
+    """
+    for logger in loggers:
+        _attempt(logger, write)
+
+
+def _attempt(logger: Any, write: Callable[[Sink], None]) -> None:
+    try:
+        write(sink_for(logger))
+    except Exception as error:
+        what = str(error).partition("\n")[0]
+        warnings.warn(
+            f"{type(logger).__name__} could not be written to; training goes on. {type(error).__name__}: {what}",
+            stacklevel=3,
+        )

@@ -1,0 +1,46 @@
+"""TensorBoard, and whatever writes as its ``SummaryWriter`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lightning_saturation.loggers import tabular
+from lightning_saturation.loggers.pixels import pixels
+from lightning_saturation.loggers.sink import Record, Sink
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+MOST_ROWS = 1_000
+"""A longer table makes the text tab unusable."""
+
+
+class TensorBoardSink(Sink):
+    """A ``TensorBoardLogger``: pictures, histograms and text."""
+
+    draws = True
+
+    def figure(self, key: str, figure: Figure, *, step: int) -> None:
+        """Write the picture as an image."""
+        # Not add_figure, which imports pyplot.
+        self.logger.experiment.add_image(key, pixels(figure), step, dataformats="HWC")
+
+    def table(self, key: str, records: Sequence[Record], *, step: int) -> None:
+        """Write the records as a Markdown table."""
+        kept = tabular.fit(records, MOST_ROWS)
+        head = tabular.columns(kept)
+        cells = [["" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
+                 for row in tabular.rows(kept)]  # fmt: skip
+        lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *cells]]
+        self.logger.experiment.add_text(key, "\n".join(lines), step)
+
+    def text(self, key: str, text: str, *, step: int) -> None:
+        """Write the text as preformatted text."""
+        # TensorBoard reads Markdown: an indented block keeps line ends and columns.
+        self.logger.experiment.add_text(key, "\n".join(f"    {line}" for line in text.splitlines()), step)
+
+    def histogram(self, key: str, values: Tensor, *, step: int) -> None:
+        """Write the values as a histogram."""
+        self.logger.experiment.add_histogram(key, values, step)

@@ -1,0 +1,35 @@
+"""One kind of finding to every logger that can take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightning_saturation.loggers.dispatch import to_each
+from lightning_saturation.loggers.sink import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_scalars(loggers: Iterable[Any], scalars: Mapping[str, float], *, step: int) -> None:
+    """Write ``scalars`` to every logger; NaN ones are left out."""
+    to_each(loggers, lambda sink: sink.scalars(scalars, step=step))
+
+
+def write_figure(loggers: Iterable[Any], key: str, figure: Figure, *, step: int) -> None:
+    """Write ``figure`` as a picture to W&B, TensorBoard and MLflow."""
+    to_each(loggers, lambda sink: sink.figure(key, figure, step=step))
+
+
+def write_table(loggers: Iterable[Any], key: str, records: Sequence[Record], *, step: int) -> None:
+    """Write one row per record to W&B (a table), TensorBoard (text) and MLflow (a CSV file).
+
+    The columns are those of all records together; a value that is absent, None or NaN is written as missing.
+    """
+    to_each(loggers, lambda sink: sink.table(key, records, step=step))
+
+
+def write_text(loggers: Iterable[Any], key: str, text: str, *, step: int) -> None:
+    """Write ``text`` to W&B (the run's summary), TensorBoard and MLflow (a text file)."""
+    to_each(loggers, lambda sink: sink.text(key, text, step=step))

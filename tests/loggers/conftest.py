@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.wandb_runs import read_runs
+
+
+@pytest.fixture
+def offline_runs(tmp_path, monkeypatch):
+    """W&B offline in a folder of the test's own; calling the fixture ends W&B and returns the runs written."""
+    wandb = pytest.importorskip("wandb")
+    for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+    def end():
+        wandb.finish()
+        # Finishing alone leaves the file incomplete now and then.
+        wandb.teardown()
+
+    def read():
+        end()
+        return read_runs(tmp_path)
+
+    yield read
+    end()
