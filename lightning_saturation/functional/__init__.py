@@ -1,5 +1,11 @@
 """Pure tensor functions."""
 
+from lightning_saturation.functional.cca import cca, class_similarity, pwcca, svcca
+from lightning_saturation.functional.dft import dft_cca
+from lightning_saturation.functional.kernel_alignment import linear_cka, procrustes
+from lightning_saturation.functional.lasso import sparse_mapping
+from lightning_saturation.functional.matching import match_units, unit_correlation
+from lightning_saturation.functional.pairs import PairMoments, pair_moments
 from lightning_saturation.functional.spectrum import (
     effective_rank,
     intrinsic_dimension,
@@ -8,4 +14,22 @@ from lightning_saturation.functional.spectrum import (
     stable_rank,
 )
 
-__all__ = ["effective_rank", "intrinsic_dimension", "participation_ratio", "saturation", "stable_rank"]
+__all__ = [
+    "PairMoments",
+    "cca",
+    "class_similarity",
+    "dft_cca",
+    "effective_rank",
+    "intrinsic_dimension",
+    "linear_cka",
+    "match_units",
+    "pair_moments",
+    "participation_ratio",
+    "procrustes",
+    "pwcca",
+    "saturation",
+    "sparse_mapping",
+    "stable_rank",
+    "svcca",
+    "unit_correlation",
+]
