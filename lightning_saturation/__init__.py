@@ -1,8 +1,18 @@
 """See what the layers of a network do while it trains."""
 
+from lightning_saturation.callbacks import SaturationMonitor, SaturationStopping
 from lightning_saturation.capture import capture, select_layers
 from lightning_saturation.metrics import Covariance, Saturation
 from lightning_saturation.report import SaturationReport
 from lightning_saturation.tracking import measure_saturation
 
-__all__ = ["Covariance", "Saturation", "SaturationReport", "capture", "measure_saturation", "select_layers"]
+__all__ = [
+    "Covariance",
+    "Saturation",
+    "SaturationMonitor",
+    "SaturationReport",
+    "SaturationStopping",
+    "capture",
+    "measure_saturation",
+    "select_layers",
+]

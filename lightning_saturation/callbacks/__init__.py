@@ -1,1 +1,6 @@
-"""callbacks."""
+"""When: the Trainer's side of everything."""
+
+from lightning_saturation.callbacks.monitor import SaturationMonitor
+from lightning_saturation.callbacks.stopping import SaturationStopping
+
+__all__ = ["SaturationMonitor", "SaturationStopping"]

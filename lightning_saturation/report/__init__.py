@@ -2,5 +2,6 @@
 
 from lightning_saturation.report.layer import LayerStatistics
 from lightning_saturation.report.report import SaturationReport
+from lightning_saturation.report.series import saturation_series
 
-__all__ = ["LayerStatistics", "SaturationReport"]
+__all__ = ["LayerStatistics", "SaturationReport", "saturation_series"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from lightning_saturation.report.layer import LayerStatistics
@@ -30,7 +30,8 @@ class SaturationReport:
     """Saturation of every layer over one window, layers in the order in which they run.
 
     ``epoch`` counts from 0, ``step`` is the number of optimizer steps taken when the window closed. ``output_layers``
-    are left out of the average. A ``partial`` window was cut short (a stopped or resumed epoch).
+    are left out of the average. A ``partial`` window was cut short (a stopped or resumed epoch). ``learning_rates`` are
+    those of the optimizers' parameter groups in that window.
     """
 
     layers: dict[str, LayerStatistics]
@@ -40,6 +41,7 @@ class SaturationReport:
     delta: float = 0.99
     output_layers: tuple[str, ...] = ()
     partial: bool = False
+    learning_rates: tuple[float, ...] = ()
 
     @property
     def saturation(self) -> dict[str, float]:
@@ -67,7 +69,7 @@ class SaturationReport:
 
     def to_state(self, *, eigenvalues: bool = True) -> dict[str, Any]:
         """Return a dict of tensors and scalars that ``torch.load(weights_only=True)`` accepts."""
-        state = {key: getattr(self, key) for key in ("stage", "epoch", "step", "delta", "output_layers", "partial")}
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
         layers = {name: asdict(layer) for name, layer in self.layers.items()}
         if not eigenvalues:
             layers = {name: {**layer, "eigenvalues": None} for name, layer in layers.items()}

@@ -72,11 +72,13 @@ class LayerTracker:
             self.windows[self._recording].trouble(name, error)
 
 
-def check_output_layers(names: Sequence[str], output_layers: Sequence[str] | None) -> None:
+def check_output_layers(
+    names: Sequence[str], output_layers: Sequence[str] | None, *, argument: str = "output_layers"
+) -> None:
     """Raise a ``ValueError`` where a name or glob in ``output_layers`` matches none of the tracked ``names``."""
     for pattern in _listed(output_layers or ()):
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"Expected `output_layers` to name tracked layers, among {list(names)}, got {pattern!r}.")
+            raise ValueError(f"Expected `{argument}` to name tracked layers, among {list(names)}, got {pattern!r}.")
 
 
 def choose_output_layers(ran: Sequence[str], output_layers: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,0 +1,48 @@
+"""Where in its training a Trainer is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lightning_saturation.metrics.reduction import LOCAL
+
+
+def fraction_done(trainer: Trainer) -> float | None:
+    """Return the share of training that is done, in [0, 1], or None where the Trainer has no end."""
+    shares = []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        batches = trainer.num_training_batches
+        inside = min(1.0, (trainer.fit_loop.batch_idx + 1) / batches) if batches else 0.0
+        shares.append((trainer.current_epoch + inside) / trainer.max_epochs)
+    if trainer.max_steps is not None and trainer.max_steps > 0:
+        shares.append(trainer.global_step / trainer.max_steps)
+    return min(1.0, max(shares)) if shares else None
+
+
+def logged_step(trainer: Trainer) -> int:
+    """Return the step under which Lightning logs a window that has just closed.
+
+    It counts batches that stepped, whatever the number of optimizers, and starts at 0; Lightning's own monitors of
+    learning rate and throughput read the same attribute.
+    """
+    return max(0, trainer.fit_loop.epoch_loop._batches_that_stepped - 1)
+
+
+def learning_rates(trainer: Trainer) -> tuple[float, ...]:
+    """Return the learning rate of every parameter group of every optimizer."""
+    return tuple(float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups)
+
+
+def data_parallel_group(trainer: Trainer) -> Any:
+    """Return the process group over which data is split: None for all ranks, or the data-parallel part of a mesh."""
+    if trainer.world_size == 1:
+        return LOCAL
+    try:
+        mesh = getattr(trainer.strategy, "device_mesh", None)
+    except RuntimeError:  # Lightning's answer before the mesh exists
+        return None
+    if "data_parallel" in (getattr(mesh, "mesh_dim_names", None) or ()):
+        return mesh["data_parallel"].get_group()  # type: ignore[index]
+    return None

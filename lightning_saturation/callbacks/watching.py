@@ -1,0 +1,100 @@
+"""When layers are watched: hooks live as long as a Trainer's run, and count within its batches only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_saturation.callbacks.progress import data_parallel_group
+from lightning_saturation.functional.pooling import Pooling
+from lightning_saturation.metrics.reduction import agree
+from lightning_saturation.tracking import LayerTracker
+
+
+class WatchingCallback(Callback):
+    """A callback that watches layers within the batches of the stages it attached for.
+
+    That leaves out what else runs a model around a Trainer: the sanity check, the search for a learning rate or a batch
+    size, model summaries. A subclass decides when a window closes.
+    """
+
+    layers: Sequence[str] | None
+    exclude: Sequence[str]
+    pooling: Pooling
+    _tracker: LayerTracker | None = None
+
+    def _attach(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker:
+        """Put hooks onto the layers of ``pl_module``; ranks that disagree about these all raise, instead of hanging."""
+        self._detach()
+        tracker = LayerTracker(pl_module, stages=stages, layers=self.layers, exclude=self.exclude, pooling=self.pooling)
+        agree(dict.fromkeys(tracker.names), group=data_parallel_group(trainer))
+        tracker.attach()
+        self._tracker = tracker
+        return tracker
+
+    def _detach(self) -> None:
+        """Leave the model as it was."""
+        if self._tracker is not None:
+            self._tracker.detach()
+            self._tracker = None
+
+    def _record(self, stage: str | None) -> None:
+        if self._tracker is not None:
+            self._tracker.record(stage if stage in self._tracker.windows else None)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count the forward passes of this batch."""
+        self._record("train")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count no longer."""
+        self._record(None)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count no longer, also where ``on_train_batch_start`` of the module ended the epoch."""
+        self._record(None)
+
+    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Count the forward passes of this batch, unless it is a sanity check."""
+        self._record(None if trainer.sanity_checking else "val")
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Count no longer."""
+        self._record(None)
+
+    def on_test_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Count the forward passes of this batch."""
+        self._record("test")
+
+    def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Count no longer."""
+        self._record(None)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the model after a run of ``Trainer.validate``."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._detach()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the model after a run of ``Trainer.test``."""
+        self._detach()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the model."""
+        self._detach()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the model; ``teardown`` is not called after an error or Ctrl-C."""
+        self._detach()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the model."""
+        self._detach()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tracker": None}  # a copy watches nothing

@@ -1,0 +1,76 @@
+"""A series of numbers: how much it will still change, and whether that is little enough to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+# Saturation lies in [0, 1]: where nothing else is known, it may still change by 1.
+_LARGEST_CHANGE = 1.0
+_NORMAL_QUANTILE = 1.6448536269514722  # one-sided, 95 %
+
+
+class Plateau(NamedTuple):
+    """The ``drift`` of a set of series and whether they have all ``converged``."""
+
+    drift: float
+    converged: bool
+
+
+def plateau(
+    series: Mapping[str, Sequence[float]], *, horizon: float | None, tolerance: float = 0.01, window: int = 12
+) -> Plateau:
+    """Return the largest projected change among ``series``, and whether all of them have settled.
+
+    Settled means that each has ``window`` values and none will move by ``tolerance`` or more over the ``horizon``; see
+    :func:`projected_change`. No series at all have not settled.
+
+    >>> plateau({"a": [0.5] * 12, "b": [0.4] * 12}, horizon=10)
+    Plateau(drift=0.0, converged=True)
+    """
+    changes = [projected_change(values, horizon=horizon, window=window) for values in series.values()]
+    drift = max(changes, default=_LARGEST_CHANGE)
+    full = all(len(values) >= window for values in series.values())
+    return Plateau(drift, bool(changes) and full and drift < tolerance)
+
+
+def projected_change(values: Sequence[float], *, horizon: float | None, window: int = 12) -> float:
+    """Return a bound on how far ``values`` will still move within ``horizon`` further values, at 95 % confidence.
+
+    A line is fitted to the last ``window`` values; its slope and ``t`` standard errors of it are carried on over the
+    ``horizon`` (None, where nobody knows the end of training: over another ``window``). The result is at most 1, the
+    widest range of a saturation, and 1 for fewer than three values. A slope alone would stop early on noise: this is an
+    equivalence test.
+
+    >>> round(projected_change([0.1, 0.2, 0.3, 0.4], horizon=2), 6)
+    0.2
+    """
+    values = list(values)[-window:]
+    n = len(values)
+    if n < 3:
+        return _LARGEST_CHANGE
+    middle, mean = (n - 1) / 2, math.fsum(values) / n
+    spread = math.fsum((i - middle) ** 2 for i in range(n))
+    slope = math.fsum((i - middle) * (v - mean) for i, v in enumerate(values)) / spread
+    residual = math.fsum((v - mean - slope * (i - middle)) ** 2 for i, v in enumerate(values))
+    error = math.sqrt(residual / (n - 2) / spread)
+    change = (abs(slope) + _t_quantile(n - 2) * error) * (window if horizon is None else horizon)
+    return min(change, _LARGEST_CHANGE)
+
+
+def _t_quantile(freedom: int) -> float:
+    """Return Student's one-sided 95 % quantile: exact for 1 and 2 degrees of freedom, else to 1 % and better."""
+    if freedom == 1:
+        return 6.313751514675041
+    if freedom == 2:
+        return 2.919985580353726
+    z = _NORMAL_QUANTILE
+    # The Cornish-Fisher expansion about the normal quantile (Abramowitz and Stegun 26.7.5).
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(term / freedom**power for power, term in enumerate(terms, 1))
