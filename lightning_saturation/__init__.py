@@ -2,12 +2,27 @@
 
 from lightning_saturation.callbacks import SaturationMonitor, SaturationStopping
 from lightning_saturation.capture import capture, select_layers
-from lightning_saturation.metrics import Covariance, Saturation
+from lightning_saturation.metrics import (
+    DFTCCA,
+    PWCCA,
+    SVCCA,
+    ClassSimilarity,
+    Covariance,
+    LinearCKA,
+    Procrustes,
+    Saturation,
+)
 from lightning_saturation.report import SaturationReport
 from lightning_saturation.tracking import measure_saturation
 
 __all__ = [
+    "DFTCCA",
+    "PWCCA",
+    "SVCCA",
+    "ClassSimilarity",
     "Covariance",
+    "LinearCKA",
+    "Procrustes",
     "Saturation",
     "SaturationMonitor",
     "SaturationReport",

@@ -1,0 +1,117 @@
+"""State that every metric over moments of rows shares: how it accumulates, merges and crosses ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_saturation.functional.moments import (
+    Moments,
+    ShiftedSums,
+    add_rows,
+    empty_sums,
+    from_sums,
+    merge_moments,
+    to_sums,
+)
+from lightning_saturation.metrics.reduction import all_reduce_moments, is_distributed, wire_device
+
+
+class MomentsMetric(Metric):
+    """Shifted sums of rows as metric state, which derived metrics turn into numbers in ``compute``.
+
+    ``add(rows)`` takes rows (samples, features); the first one fixes the number of features. Rows with NaN or infinity
+    are left out and counted in ``skipped``. State is exact at large offsets and merges across batches, metrics and
+    ranks, the latter by two all-reduces (``dist_sync_fn`` is not used). Casts of a parent module do not reach it.
+    """
+
+    is_differentiable = False
+    higher_is_better: bool | None = None
+    full_state_update = False
+
+    samples: Tensor
+    shift: Tensor
+    total: Tensor
+    products: Tensor
+    skipped: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        # A rank without new rows would return its cached value and leave the others waiting in the collective.
+        kwargs.setdefault("compute_with_cache", False)
+        super().__init__(**kwargs)
+        for name, default in empty_sums(0)._asdict().items():
+            self.add_state(name, default)
+        self.add_state("skipped", torch.zeros((), dtype=torch.int64))
+
+    def add(self, x: Tensor) -> None:
+        """Add rows ``x`` (samples, features)."""
+        if x.ndim != 2:
+            raise ValueError(f"Expected `x` of shape (samples, features), got {tuple(x.shape)}.")
+        if not len(x):
+            return
+        if not len(self.shift):
+            self._set_sums(empty_sums(x.shape[1], device=accumulation_device(x.device)))
+        if x.shape[1] != len(self.shift):
+            raise ValueError(f"Expected `x` with {len(self.shift)} features as before, got {x.shape[1]}.")
+        self.skipped = self.skipped + add_rows(self._sums, x).to(self.skipped.device)
+
+    def moments(self) -> Moments | None:
+        """Return the moments of this rank's rows, or None before the first."""
+        return from_sums(self._sums) if len(self.shift) else None
+
+    @property
+    def _sums(self) -> ShiftedSums:
+        return ShiftedSums(self.samples, self.shift, self.total, self.products)
+
+    def _set_sums(self, sums: ShiftedSums) -> None:
+        for name, tensor in sums._asdict().items():
+            setattr(self, name, tensor)
+
+    def _synced(self) -> AbstractContextManager[None]:
+        pending = self._to_sync and not self._is_synced
+        context: AbstractContextManager[None] = self.sync_context(
+            should_sync=pending, should_unsync=pending, distributed_available=self.distributed_available_fn
+        )
+        return context
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        theirs = ShiftedSums(*(incoming_state[name] for name in ShiftedSums._fields))
+        self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
+        if not len(theirs.shift):
+            return
+        if not len(self.shift):
+            self._set_sums(ShiftedSums(*(tensor.clone() for tensor in theirs)))
+            return
+        if len(theirs.shift) != len(self.shift):
+            raise ValueError(f"Expected a state with {len(self.shift)} features to merge, got {len(theirs.shift)}.")
+        home = self.shift.device
+        moved = ShiftedSums(*(tensor.to(home) for tensor in theirs))
+        self._set_sums(to_sums(merge_moments(from_sums(self._sums), from_sums(moved))))
+
+    def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
+        group = process_group or self.process_group
+        merged = all_reduce_moments({"": self.moments()}, group=group)
+        if is_distributed(group):
+            skipped = self.skipped.to(wire_device(group), copy=True)
+            torch.distributed.all_reduce(skipped, group=group)
+            self.skipped = skipped.to(self.skipped.device)
+        if merged:
+            self._set_sums(to_sums(merged[""]))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Any:
+        # Only moves: float64 sums cast to bfloat16 by a parent's `.to(dtype)` would never come back.
+        def move(tensor: Tensor) -> Tensor:
+            target = fn(torch.empty(0, dtype=torch.float32, device=tensor.device)).device
+            return tensor.to(accumulation_device(target))
+
+        return super()._apply(move, exclude_state)
+
+
+def accumulation_device(device: torch.device) -> torch.device:
+    """Return ``device``, or the CPU where ``device`` has no float64 (Apple's MPS)."""
+    return torch.device("cpu") if device.type == "mps" else device
