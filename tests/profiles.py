@@ -10,15 +10,15 @@ from lightning_saturation.report import LayerStatistics, SaturationReport
 
 
 def layer(dimension: int, features: int = 100, *, samples: int = 10_000, decay: float = 0.0) -> LayerStatistics:
-    """Return a layer whose ``dimension`` directions hold all the variance, equally if ``decay`` is 0."""
+    """Return a layer whose ``dimension`` directions (below 100) hold all the variance, equally if ``decay`` is 0."""
     eigenvalues = torch.zeros(features, dtype=torch.float64)
     eigenvalues[:dimension] = torch.arange(1, dimension + 1, dtype=torch.float64) ** -decay
-    return LayerStatistics.from_eigenvalues(eigenvalues, features=features, samples=samples, delta=1.0)
+    return LayerStatistics.from_eigenvalues(eigenvalues, features=features, samples=samples)
 
 
 def missing(features: int = 100) -> LayerStatistics:
-    """Return a layer of which nothing is known."""
-    return LayerStatistics.from_eigenvalues(None, features=features, samples=0)
+    """Return a layer of which nothing is known, although it saw enough: its eigenproblem failed."""
+    return LayerStatistics.from_eigenvalues(None, features=features, samples=10_000)
 
 
 def profile(
@@ -34,4 +34,4 @@ def profile(
     names = [f"features.{i}" for i in range(len(percent))] if names is None else names
     layers = {n: missing() if p is None else layer(p, samples=samples) for n, p in zip(names, percent, strict=True)}
     output_layers = tuple(names[-1:]) if output else ()
-    return SaturationReport(layers, stage, epoch, step=10 * (epoch + 1), delta=1.0, output_layers=output_layers)
+    return SaturationReport(layers, stage, epoch, step=10 * (epoch + 1), output_layers=output_layers)

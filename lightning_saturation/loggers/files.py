@@ -7,11 +7,13 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning_saturation.loggers.tabular import to_csv
 from lightning_saturation.plots import overview_figure
+from lightning_saturation.plots.windows import by_stage
 from lightning_saturation.report import SaturationReport
 
 
@@ -20,9 +22,9 @@ def save_reports(
 ) -> list[Path]:
     """Return the files written into ``save_dir``: ``{name}.csv``, ``{name}.json`` and, with matplotlib, ``{name}.png``.
 
-    The CSV file has one row per stage, window and layer; the JSON file holds the same by window, with the averages;
-    the picture is the profile beside the heatmap. The folder is made where needed, files of an earlier call are
-    replaced, and nothing is written where no report has a layer.
+    The CSV file has one row per stage, window and layer; the JSON file holds the same by window, with the averages,
+    and the diagnosis of each stage; the picture is the profile beside the heatmap. The folder is made where needed,
+    files of an earlier call are replaced, and nothing is written where no report has a layer.
     """
     reports = [report for report in reports if report.layers]
     if not reports:
@@ -31,7 +33,11 @@ def save_reports(
     folder.mkdir(parents=True, exist_ok=True)
     table, document, picture = (folder / f"{name}.{extension}" for extension in ("csv", "json", "png"))
     table.write_text(to_csv([record for report in reports for record in report.to_records()]), encoding="utf-8")
-    document.write_text(json.dumps([_window(report) for report in reports], indent=1, allow_nan=False), "utf-8")
+    content = {
+        "windows": [_window(report) for report in reports],
+        "diagnosis": {stage: _diagnosis(same) for stage, same in by_stage(reports).items()},
+    }
+    document.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     try:
         overview_figure(reports).savefig(picture, dpi=150)
     except ImportError as error:
@@ -44,4 +50,13 @@ def _window(report: SaturationReport) -> dict[str, Any]:
     about = {key: getattr(report, key) for key in ("stage", "epoch", "step", "delta", "partial")}
     where = {"stage", "epoch", "step"}
     layers = [{key: value for key, value in row.items() if key not in where} for row in report.to_records()]
-    return {**about, "average": None if math.isnan(report.average) else report.average, "layers": layers}
+    return {**about, "average": _known(report.average), "layers": layers}
+
+
+def _diagnosis(reports: Sequence[SaturationReport]) -> dict[str, Any]:
+    diagnosis = reports[-1].diagnose(history=reports)
+    return {**asdict(diagnosis), "average": _known(diagnosis.average), "text": str(diagnosis)}
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

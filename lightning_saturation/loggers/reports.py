@@ -78,6 +78,7 @@ def _summarise(sink: Sink, stages: dict[str, list[SaturationReport]], *, step: i
         lines = _profile_lines(reports)
         cut = f" ({len(lines)} of {len(reports)} windows)" if len(lines) < len(reports) else ""
         sink.lines(f"{name}/{stage}/profile", lines, x="layer", title=f"Saturation by layer, {stage}{cut}", step=step)
+        sink.text(f"{name}/{stage}/diagnosis", str(reports[-1].diagnose(history=reports)), step=step)
         _spectra(sink, reports[-1], step=step, key=f"{name}/{stage}")
 
 

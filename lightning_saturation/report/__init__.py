@@ -1,7 +1,9 @@
 """What a window of saturation says: plain data in, plain data out."""
 
+from lightning_saturation.report.diagnosis import Diagnosis, Finding
 from lightning_saturation.report.layer import LayerStatistics
 from lightning_saturation.report.report import SaturationReport
 from lightning_saturation.report.series import saturation_series
+from lightning_saturation.report.widths import WidthEstimates
 
-__all__ = ["LayerStatistics", "SaturationReport", "saturation_series"]
+__all__ = ["Diagnosis", "Finding", "LayerStatistics", "SaturationReport", "WidthEstimates", "saturation_series"]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from lightning_saturation.report import rules
+from lightning_saturation.report.diagnosis import Diagnosis
 from lightning_saturation.report.layer import LayerStatistics
+from lightning_saturation.report.widths import WidthEstimates, estimate_widths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,6 +83,56 @@ class SaturationReport:
     def from_state(cls, state: dict[str, Any]) -> SaturationReport:
         """Return the report that ``to_state`` described."""
         return cls(**{**state, "layers": {name: LayerStatistics(**layer) for name, layer in state["layers"].items()}})
+
+    def diagnose(
+        self,
+        *,
+        history: Sequence[SaturationReport] = (),
+        average_above: float = 0.45,
+        early_epochs: int = 3,
+        tail_below: float = 0.1,
+        tail_layers: int = 2,
+        tail_drop: float = 2.0,
+        bottleneck_above: float = 0.3,
+    ) -> Diagnosis:
+        """Return what this window suggests about the network, each finding with its numbers and its source.
+
+        - *underparameterised*: the average is above ``average_above``; with the windows of the run as ``history``
+          also: it was so in every window from the first ``early_epochs`` epochs on. Both are judged at a ``delta`` of
+          at most 0.99, for which the paper gives the number.
+        - *overparameterised tail*: at least ``tail_layers`` layers up to the end of the network are below
+          ``tail_below``, and a layer before them is at least ``tail_drop`` times as high.
+        - *bottleneck*: a layer is at least ``bottleneck_above`` over both neighbours.
+        - *too few samples*: a layer saw no more samples than it has features.
+
+        Output layers are compared with, never judged. A layer without a measurement, or with too few samples, never
+        counts as low. Raises ``ValueError`` for thresholds outside their range.
+
+        Source: Shenk et al., *Spectral Analysis of Latent Representations*, sections 3.4 and 3.5.
+        """
+        return rules.judge(
+            self,
+            history,
+            average_above=average_above,
+            early_epochs=early_epochs,
+            tail_below=tail_below,
+            tail_layers=tail_layers,
+            tail_drop=tail_drop,
+            bottleneck_above=bottleneck_above,
+        )
+
+    def suggest_widths(self, *, target: float) -> WidthEstimates:
+        """Return per layer the features at which its measured intrinsic dimension would sit at saturation ``target``.
+
+        These are estimates: the intrinsic dimension itself moves with the width. Output layers, layers without a
+        measurement and layers with too few samples get none. Raises ``ValueError`` for a ``target`` outside (0, 1].
+
+        >>> import torch
+        >>> layer = LayerStatistics.from_eigenvalues(torch.ones(8), features=8, samples=100)
+        >>> SaturationReport({"fc": layer}).suggest_widths(target=0.5)["fc"]
+        16
+        """
+        return estimate_widths(self, target=target)
 
     def plot(self) -> Figure:
         """Return a matplotlib figure of the profile: saturation over the layers, in the order in which they run."""

@@ -62,6 +62,7 @@ def test_tensorboard_gets_pictures_and_histograms(tmp_path):
     (histogram,) = events.Histograms("saturation/train/log10_eigenvalues/features.1")
     assert histogram.histogram_value.num == 58
     assert [(s.step, s.value) for s in events.Scalars("a")] == [(30, 0.5)]
+    assert "underparameterised" in _text(events, "saturation/train/diagnosis/text_summary")
     assert _text(events, "said/text_summary") == "    two\n      lines"
     assert _text(events, "mine/text_summary") == "| x | y |\n| --- | --- |\n| 1 | 0.1235 |"
 
@@ -70,6 +71,7 @@ def _text(events, tag):
     return events.Tensors(tag)[0].tensor_proto.string_val[0].decode()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of its own database layer
 def test_mlflow_gets_pictures_tables_and_text(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     from lightning.pytorch.loggers import MLFlowLogger
@@ -81,7 +83,11 @@ def test_mlflow_gets_pictures_tables_and_text(tmp_path, monkeypatch):
     root = tmp_path / "artifacts" / logger.run_id / "artifacts"
     names = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     pictures = {f"saturation/train/{kind}-step-29.png" for kind in ("profile", "heatmap", "spectrum")}
-    assert names == pictures | {"saturation/table-step-29.csv", "said-step-1.txt"}
+    assert names == pictures | {
+        "saturation/table-step-29.csv",
+        "saturation/train/diagnosis-step-29.txt",
+        "said-step-1.txt",
+    }
     rows = list(csv.DictReader((root / "saturation/table-step-29.csv").read_text().splitlines()))
     assert len(rows) == 9
     assert rows[2]["saturation"] == ""
@@ -153,10 +159,13 @@ def test_saved_files_hold_the_history(tmp_path):
     records = [record for report in HISTORY for record in report.to_records()]
     assert [list(row) for row in rows] == [list(record) for record in records]
     assert [row["saturation"] for row in rows[:3]] == ["0.9", "0.6", ""]
-    windows = json.loads(document.read_text())
+    content = json.loads(document.read_text())
+    windows = content["windows"]
     assert [window["average"] for window in windows] == pytest.approx([report.average for report in HISTORY])
     assert windows[1]["layers"][1]["intrinsic_dimension"] == 59
     assert windows[1]["layers"][2]["saturation"] is None
+    assert content["diagnosis"]["train"]["text"] == str(HISTORY[-1].diagnose(history=HISTORY))
+    assert content["diagnosis"]["train"]["findings"][0]["kind"] == "underparameterised"
     pixels = np.asarray(Image.open(picture).convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
 
