@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm  # comes with lightning
 
+from lightning_saturation.capture.running import evaluating, length, run
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.functional.spectrum import check_delta
 from lightning_saturation.metrics.reduction import LOCAL
@@ -52,13 +52,13 @@ def measure_saturation(
     tracker = LayerTracker(model, stages=("test",), layers=layers, exclude=exclude, pooling=pooling)
     check_output_layers(tracker.names, output_layers)
     window = tracker.windows["test"]
-    with _evaluating(model, device) as home:
+    with evaluating(model, device) as home:
         tracker.attach()
         try:
             tracker.record("test")
-            bar = tqdm(islice(batches, max_batches), "saturation", _length(batches, max_batches), disable=not progress)
+            bar = tqdm(islice(batches, max_batches), "saturation", length(batches, max_batches), disable=not progress)
             for batch in bar:
-                _run(model, batch, home)
+                run(model, batch, home)
         finally:
             tracker.detach()
     if process_group is None and window.is_empty:
@@ -68,43 +68,3 @@ def measure_saturation(
     return SaturationReport(
         layers=layer_statistics, delta=delta, output_layers=choose_output_layers(list(layer_statistics), output_layers)
     )
-
-
-@contextmanager
-def _evaluating(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
-    """Put ``model`` into evaluation mode on ``device`` and give that device; restore modes and device afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    parameter = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0))
-    origin = parameter.device
-    home = origin if device is None else torch.device(device)
-    try:
-        model.eval()
-        if device is not None:
-            model.to(home)
-        with torch.no_grad():
-            yield home
-    finally:
-        if device is not None:
-            model.to(origin)
-        for module, training in modes.items():
-            module.training = training
-
-
-def _run(model: nn.Module, batch: Any, device: torch.device) -> None:
-    if isinstance(batch, Mapping):
-        model(**{key: _moved(value, device) for key, value in batch.items()})
-        return
-    model(_moved(batch[0] if isinstance(batch, list | tuple) else batch, device))
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
-
-
-def _length(batches: Iterable[Any], max_batches: int | None) -> int | None:
-    """Return how many batches there will be, for the progress bar; None where nobody knows."""
-    try:
-        length = len(batches)  # type: ignore[arg-type]
-    except TypeError:
-        return max_batches
-    return length if max_batches is None else min(length, max_batches)

@@ -1,0 +1,54 @@
+"""Running a user's model over batches outside of training, and leaving it as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def evaluating(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """Put ``model`` into evaluation mode on ``device`` and give that device; restore modes and device afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    parameter = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0))
+    origin = parameter.device
+    home = origin if device is None else torch.device(device)
+    try:
+        model.eval()
+        if device is not None:
+            model.to(home)
+        with torch.no_grad():
+            yield home
+    finally:
+        if device is not None:
+            model.to(origin)
+        for module, training in modes.items():
+            module.training = training
+
+
+def run(model: nn.Module, batch: Any, device: torch.device) -> Any:
+    """Return what ``model`` makes of the inputs in ``batch``, moved to ``device``.
+
+    A batch is a tensor, a tuple or list whose first element is the input (labels may follow), or a dict of keyword
+    arguments.
+    """
+    if isinstance(batch, Mapping):
+        return model(**{key: _moved(value, device) for key, value in batch.items()})
+    return model(_moved(batch[0] if isinstance(batch, list | tuple) else batch, device))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def length(batches: Iterable[Any], max_batches: int | None) -> int | None:
+    """Return how many batches there will be, for the progress bar; None where nobody knows."""
+    try:
+        length = len(batches)  # type: ignore[arg-type]
+    except TypeError:
+        return max_batches
+    return length if max_batches is None else min(length, max_batches)
