@@ -13,6 +13,7 @@ from lightning_saturation.functional.spectrum import (
     saturation,
     stable_rank,
 )
+from lightning_saturation.functional.two_nn import two_nn_dimension, two_nn_estimate, two_nn_scales
 
 __all__ = [
     "PairMoments",
@@ -31,5 +32,8 @@ __all__ = [
     "sparse_mapping",
     "stable_rank",
     "svcca",
+    "two_nn_dimension",
+    "two_nn_estimate",
+    "two_nn_scales",
     "unit_correlation",
 ]

@@ -1,0 +1,101 @@
+"""Points with their two nearest distances: how they grow, merge, and travel between ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_saturation.functional.neighbours import merge_nearest, two_nearest
+from lightning_saturation.metrics.reduction import wire_device
+
+
+class Anchors(NamedTuple):
+    """Rows (anchors, features) and their two smallest distances (anchors, 2) to the rows seen that are no anchors.
+
+    Distances among the anchors are left out: they are known to whoever holds the anchors, and two states that both
+    counted them could not be merged. ``samples`` counts all rows, the anchors included.
+    """
+
+    anchors: Tensor
+    nearest: Tensor
+    samples: Tensor
+    skipped: Tensor
+
+    @property
+    def overflown(self) -> bool:
+        """Whether rows were seen that are not kept, so that new anchors could not be measured against them."""
+        return int(self.samples) > len(self.anchors)
+
+    def moved(self, device: torch.device) -> Anchors:
+        """Return the same on ``device``."""
+        return Anchors(*(tensor.to(device) for tensor in self))
+
+    def extended(self, rows: Tensor) -> Anchors:
+        """Return the same with further anchors, which no row but the other anchors was seen with."""
+        unseen = torch.full((len(rows), 2), torch.inf, dtype=torch.float64, device=rows.device)
+        anchors = torch.cat([self.anchors, rows]) if len(self.anchors) else rows.clone()
+        return self._replace(anchors=anchors, nearest=torch.cat([self.nearest, unseen]))
+
+
+def merge_anchors(states: Sequence[Anchors], *, shared: bool) -> Anchors:
+    """Return what ``states`` saw together, as if one had seen all of it.
+
+    ``shared`` says that all of them have the same anchors. Raises ``RuntimeError`` where the merged distances would not
+    be exact: several states that saw more rows than they keep, or shared anchors that differ.
+    """
+    skipped = sum((state.skipped for state in states), start=torch.zeros_like(states[0].skipped))
+    samples = sum((state.samples for state in states), start=torch.zeros_like(states[0].samples))
+    if shared:
+        return _merge_shared(states, samples, skipped)
+    states = [state for state in states if len(state.anchors)] or [states[0]]
+    if len(widths := {state.anchors.shape[1] for state in states}) > 1:
+        raise RuntimeError(f"Expected rows of the same width everywhere, got {sorted(widths)} features.")
+    full = [state for state in states if state.overflown]
+    if len(full) > 1:
+        raise RuntimeError(
+            f"Expected at most one of the merged TwoNN metrics to have seen more rows than its anchors, got {len(full)}"
+            f" ({[(int(s.samples), len(s.anchors)) for s in full]} rows and anchors): their anchors never met each"
+            " other's rows. Give all of them the same rows as `anchors`, or a number of anchors that holds all rows."
+        )
+    if not full:
+        anchors, nearest = (torch.cat([state[index] for state in states]) for index in range(2))
+        return Anchors(anchors, nearest, samples, skipped)
+    others = torch.cat([state.anchors for state in states if state is not full[0]] or [full[0].anchors[:0]])
+    nearest = merge_nearest(full[0].nearest, two_nearest(full[0].anchors, others))
+    return Anchors(full[0].anchors, nearest, samples, skipped)
+
+
+def _merge_shared(states: Sequence[Anchors], samples: Tensor, skipped: Tensor) -> Anchors:
+    first = states[0]
+    nearest = first.nearest
+    for state in states[1:]:
+        if not torch.equal(state.anchors, first.anchors):
+            raise RuntimeError("Expected the same rows as `anchors` in all merged TwoNN metrics, got different ones.")
+        nearest = merge_nearest(nearest, state.nearest)
+    return Anchors(first.anchors, nearest, samples - (len(states) - 1) * len(first.anchors), skipped)
+
+
+def gather_anchors(state: Anchors, *, group: Any = None) -> list[Anchors]:
+    """Return the states of all ranks, in order of rank; a collective call. Shards may be uneven or empty."""
+    device = wire_device(group)
+    heads: list[Any] = [None] * dist.get_world_size(group)
+    own = (tuple(state.anchors.shape), str(state.anchors.dtype), int(state.samples), int(state.skipped))
+    dist.all_gather_object(heads, own, group=group)
+    gathered = []
+    for rank, (shape, dtype, samples, skipped) in enumerate(heads):
+        source = rank if group is None else dist.get_global_rank(group, rank)
+        mine = rank == dist.get_rank(group)
+        # One broadcast for each rank, not a padded gather: shards are uneven, and nothing is sent for an empty one.
+        anchors = state.anchors if mine else torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
+        nearest = state.nearest if mine else torch.empty(shape[0], 2, dtype=torch.float64)
+        anchors, nearest = (tensor.to(device, copy=True).contiguous() for tensor in (anchors, nearest))
+        if shape[0]:
+            dist.broadcast(anchors, source, group=group)
+            dist.broadcast(nearest, source, group=group)
+        counts = torch.tensor(samples), torch.tensor(skipped)
+        gathered.append(Anchors(anchors, nearest, *counts).moved(state.anchors.device))
+    return gathered
