@@ -21,6 +21,8 @@ from lightning_saturation.functional.moments import (
 )
 from lightning_saturation.metrics.reduction import all_reduce_moments, is_distributed, wire_device
 
+_FLAGS = ("_update_count", "_computed", "_cache", "_is_synced", "_to_sync", "_should_unsync", "_enable_grad")
+
 
 class MomentsMetric(Metric):
     """Shifted sums of rows as metric state, which derived metrics turn into numbers in ``compute``.
@@ -50,7 +52,9 @@ class MomentsMetric(Metric):
 
     def add(self, x: Tensor) -> None:
         """Add rows ``x`` (samples, features)."""
-        if x.ndim != 2:
+        if not isinstance(x, Tensor) or x.is_complex():
+            raise TypeError(f"Expected `x` to be a real tensor, got {getattr(x, 'dtype', type(x).__name__)}.")
+        if x.ndim != 2 or not x.shape[1]:
             raise ValueError(f"Expected `x` of shape (samples, features), got {tuple(x.shape)}.")
         if not len(x):
             return
@@ -58,11 +62,25 @@ class MomentsMetric(Metric):
             self._set_sums(empty_sums(x.shape[1], device=accumulation_device(x.device)))
         if x.shape[1] != len(self.shift):
             raise ValueError(f"Expected `x` with {len(self.shift)} features as before, got {x.shape[1]}.")
+        if self.products.is_inference() and not torch.is_inference_mode_enabled():
+            # What torchmetrics restores or merges in inference mode could not be added to in place outside of it.
+            self._set_sums(ShiftedSums(*(tensor.clone() for tensor in self._sums)))
         self.skipped = self.skipped + add_rows(self._sums, x).to(self.skipped.device)
 
     def moments(self) -> Moments | None:
         """Return the moments of this rank's rows, or None before the first."""
         return from_sums(self._sums) if len(self.shift) else None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Update, and return the value of this batch alone."""
+        # Meanwhile torchmetrics sets aside what was accumulated, and would lose it to an error.
+        before = {name: getattr(self, name) for name in (*self._defaults, *_FLAGS)}
+        try:
+            return super().forward(*args, **kwargs)
+        except Exception:
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
 
     @property
     def _sums(self) -> ShiftedSums:
@@ -81,27 +99,27 @@ class MomentsMetric(Metric):
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         theirs = ShiftedSums(*(incoming_state[name] for name in ShiftedSums._fields))
+        if len(theirs.shift) and len(self.shift) not in (0, len(theirs.shift)):
+            raise ValueError(f"Expected a state with {len(self.shift)} features to merge, got {len(theirs.shift)}.")
         self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
         if not len(theirs.shift):
             return
         if not len(self.shift):
             self._set_sums(ShiftedSums(*(tensor.clone() for tensor in theirs)))
             return
-        if len(theirs.shift) != len(self.shift):
-            raise ValueError(f"Expected a state with {len(self.shift)} features to merge, got {len(theirs.shift)}.")
         home = self.shift.device
         moved = ShiftedSums(*(tensor.to(home) for tensor in theirs))
         self._set_sums(to_sums(merge_moments(from_sums(self._sums), from_sums(moved))))
 
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
         group = process_group or self.process_group
-        merged = all_reduce_moments({"": self.moments()}, group=group)
+        merged = all_reduce_moments({(name := type(self).__name__): self.moments()}, group=group)
         if is_distributed(group):
             skipped = self.skipped.to(wire_device(group), copy=True)
             torch.distributed.all_reduce(skipped, group=group)
             self.skipped = skipped.to(self.skipped.device)
         if merged:
-            self._set_sums(to_sums(merged[""]))
+            self._set_sums(to_sums(merged[name]))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Any:
         # Only moves: float64 sums cast to bfloat16 by a parent's `.to(dtype)` would never come back.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -29,10 +31,10 @@ def wire_device(group: Any = None) -> torch.device:
 
 
 def agree(widths: Widths, *, group: Any = None) -> dict[str, int]:
-    """Return the width of every layer that some rank saw, the same on all ranks, in the order of the lowest ranks.
+    """Return the width of every layer that some rank saw, the same on all ranks, in the order in which layers run.
 
-    ``widths`` names every tracked layer of this rank, those that it saw first and in the order in which they ran; None
-    stands for a layer that it did not see. Ranks that track different layers or saw different widths get the same
+    ``widths`` names every tracked layer of this rank, those that it saw in the order in which they ran; None stands for
+    a layer that it did not see. Ranks that track different layers or saw different widths get the same
     ``RuntimeError`` on all ranks, where a collective over different tensors would hang or merge unrelated layers.
     """
     everyone: list[Widths] = [dict(widths)]
@@ -48,7 +50,23 @@ def agree(widths: Widths, *, group: Any = None) -> dict[str, int]:
                     f"Expected layer {name!r} to have the same width on every rank, got {agreed[name]} features on a"
                     f" lower rank and {width} on rank {rank}. Sharded layers cannot be merged; leave them out by name."
                 )
-    return agreed
+    return {name: agreed[name] for name in _common_order(agreed, everyone)}
+
+
+def _common_order(names: Iterable[str], everyone: Iterable[Widths]) -> list[str]:
+    """Return ``names`` so that no rank that saw two of them saw them the other way round.
+
+    A layer that the first rank skipped must not end up behind its output layer. Where ranks contradict each other the
+    order of ``names`` stays.
+    """
+    order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(names, ()))
+    for theirs in everyone:
+        for earlier, later in pairwise(name for name, width in theirs.items() if width is not None):
+            order.add(later, earlier)
+    try:
+        return list(order.static_order())
+    except CycleError:
+        return list(names)
 
 
 def _check_same_layers(first: Widths, theirs: Widths, rank: int) -> None:
