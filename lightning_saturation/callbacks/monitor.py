@@ -270,7 +270,7 @@ class SaturationMonitor(WatchingCallback):
                 key,
                 value,
                 prog_bar=key in shown,
-                logger=logger,
+                logger=logger and bool(pl_module.trainer.loggers),  # asking for one that is not there earns a warning
                 batch_size=1,
                 sync_dist=True,
                 rank_zero_only=True,
