@@ -1,13 +1,15 @@
 """What the examples share: images in memory, the networks of the saturation paper, a small classifier."""
 
-from .classifier import Classifier, quiet
+from .classifier import Classifier
 from .data import Images, images
+from .manners import ProgressBar, quiet, wandb_logger
 from .networks import NETWORKS, cnn, mlp, network, vgg11, vgg13, vgg16, vgg19
 
 __all__ = [
     "NETWORKS",
     "Classifier",
     "Images",
+    "ProgressBar",
     "cnn",
     "images",
     "mlp",
@@ -17,4 +19,5 @@ __all__ = [
     "vgg13",
     "vgg16",
     "vgg19",
+    "wandb_logger",
 ]

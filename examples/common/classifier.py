@@ -1,9 +1,6 @@
-"""A classifier as a LightningModule, and Lightning without the chatter."""
+"""A classifier as a LightningModule."""
 
 from __future__ import annotations
-
-import logging
-import warnings
 
 import torch
 from lightning import LightningModule
@@ -51,16 +48,6 @@ class Classifier(LightningModule):
         self.log(f"{stage}/loss", loss, sync_dist=True, **options)
         self.log(f"{stage}/accuracy", accuracy, prog_bar=stage == "val", **options)
         return loss
-
-
-def quiet() -> None:
-    """Silence what says nothing about this run: Lightning's hardware banner and tips, and its advice on workers."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # The images are tensors in memory: worker processes would only copy them around.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # lightning 2.6 asks torch 2.13 an old question; nothing that the reader of an example could do about it.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
 
 
 def _augmented(images: Tensor) -> Tensor:

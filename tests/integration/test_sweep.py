@@ -1,0 +1,105 @@
+"""The sweep example: handed out by a W&B server to W&B's own agent."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import programs
+from wandb_server import ENTITY, PROJECT, SWEEP, SweepServer
+
+TRAIN = programs.ROOT / "examples" / "sweep" / "train.py"
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds stray processes through /proc")
+
+
+def _sweep_file(folder: Path, **parameters: list) -> Path:
+    """Write the example's own YAML with other parameters, and the program as a path that holds anywhere."""
+    sweep = yaml.safe_load(TRAIN.with_name("sweep.yaml").read_text())
+    sweep["program"] = str(TRAIN)
+    sweep["parameters"] = {name: {"values": values} for name, values in parameters.items()}
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(sweep))
+    return path
+
+
+def _where(server: SweepServer, folder: Path) -> dict:
+    return {"server": server.url, "folder": folder, "entity": ENTITY, "project": PROJECT}
+
+
+@needs_proc
+def test_a_sweep_with_its_agent_and_one_trial_that_the_server_stops(tmp_path):
+    sweep = _sweep_file(tmp_path, model=["mlp"], width=[0.25, 0.5], epochs=[3, 5000])
+    trials = [{"model": "mlp", "width": 0.25, "epochs": 3}, {"model": "mlp", "width": 0.5, "epochs": 5000}]
+
+    def some_epochs_of_the_second(run: str) -> bool:
+        # The core sends what it has after 15 seconds; what it has written by then tells sooner that the trial is busy.
+        logs = tmp_path.glob(f"results/sweep/wandb/run-*-{run}/*.wandb")
+        return run == "trial1" and any(log.stat().st_size > 30_000 for log in logs)
+
+    with (
+        SweepServer(trials, stop=some_epochs_of_the_second) as server,
+        programs.agent(sweep, **_where(server, tmp_path)) as (process, token),
+    ):
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output
+        assert programs.alive(token) == {}
+    whole, stopped = server.runs["trial0"], server.runs["trial1"]
+
+    assert [command["type"] for command in server.commands][:2] == ["run", "run"]
+    assert {"type": "stop", "run_id": "trial1"} in server.commands
+    assert server.sweep["early_terminate"]["type"] == "hyperband"
+    for record, trial in ((whole, trials[0]), (stopped, trials[1])):
+        assert record["sweep"] == SWEEP
+        assert {name: record["config"][name]["value"] for name in trial} == trial
+
+    # hyperband counts one iteration per log of the metric
+    assert server.sweep["metric"]["name"] == "val/accuracy"
+    assert len(_rows(whole, "val/accuracy")) == len(_rows(whole, "saturation/train/average")) == 3
+    assert 1 <= len(_rows(stopped, "val/accuracy")) < 5000
+
+    for record in (whole, stopped):
+        layers = [key for key in record["summary"] if key.startswith("saturation/train/network.")]
+        assert len(layers) == 3
+        assert 0 < record["summary"]["saturation/train/average"] <= 1
+        table = record["summary"]["saturation/table"]
+        assert table["_type"] == "table-file"
+        assert table["nrows"] == len(_rows(record, "saturation/train/average")) * 3
+        assert "saturation/train/profile" in record["config"]["_wandb"]["value"]["visualize"]
+        assert record["summary"]["saturation/train/heatmap"]["_type"] == "image-file"
+        assert "saturation" in record["summary"]["saturation/train/diagnosis"]
+
+    # only the trial that ran to its end is a point of the picture
+    folder = tmp_path / "results" / "sweep"
+    assert [json.loads(path.read_text())["settings"]["width"] for path in folder.glob("*.json")] == [0.25]
+    assert whole["summary"]["sweep/scatter"]["_type"] == "images/separated"
+    assert whole["summary"]["sweep/ranking"]["nrows"] == 1
+    assert (folder / "scatter.png").read_bytes().startswith(b"\x89PNG")
+
+
+class _TestFailedError(Exception):
+    pass
+
+
+@needs_proc
+def test_a_test_that_fails_leaves_no_process_behind(tmp_path):
+    sweep = _sweep_file(tmp_path, model=["mlp"], epochs=[5000])
+    tokens = []
+
+    def fails_while_a_trial_runs(server: SweepServer) -> None:
+        with programs.agent(sweep, **_where(server, tmp_path)) as (_, token):
+            tokens.append(token)
+            assert programs.wait_until(lambda: programs.running(token, TRAIN.name, "wandb-core"), patience=60)
+            raise _TestFailedError
+
+    with SweepServer([{"model": "mlp", "epochs": 5000}], stop=lambda run: False) as server:
+        with pytest.raises(_TestFailedError):
+            fails_while_a_trial_runs(server)
+        assert programs.alive(tokens[0]) == {}
+
+
+def _rows(record: dict, key: str) -> list[dict]:
+    return [row for row in record["history"] if key in row]
