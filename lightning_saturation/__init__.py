@@ -12,8 +12,8 @@ from lightning_saturation.metrics import (
     Procrustes,
     Saturation,
 )
-from lightning_saturation.report import SaturationReport
-from lightning_saturation.tracking import measure_saturation
+from lightning_saturation.report import SaturationReport, SimilarityMatrix
+from lightning_saturation.tracking import compare_representations, measure_saturation
 
 __all__ = [
     "DFTCCA",
@@ -27,7 +27,9 @@ __all__ = [
     "SaturationMonitor",
     "SaturationReport",
     "SaturationStopping",
+    "SimilarityMatrix",
     "capture",
+    "compare_representations",
     "measure_saturation",
     "select_layers",
 ]

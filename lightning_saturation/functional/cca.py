@@ -65,16 +65,7 @@ def cca(
     tensor([1.], dtype=torch.float64)
     """
     pair = as_pair(x, y)
-    x_white, y_white = whiten(pair.xx, delta=delta), whiten(pair.yy, delta=delta)
-    left, correlations, right = torch.linalg.svd(x_white.T @ pair.xy @ y_white, full_matrices=False)
-    _warn_if_few_samples(int(pair.samples), x_white.shape[1], y_white.shape[1])
-    return CCA(
-        correlations=correlations.clamp(0, 1),
-        x_directions=x_white @ left,
-        y_directions=y_white @ right.mH,
-        x_kept=x_white.shape[1],
-        y_kept=y_white.shape[1],
-    )
+    return correlate(pair, whiten(pair.xx, delta=delta), whiten(pair.yy, delta=delta))
 
 
 def svcca(
@@ -113,7 +104,11 @@ def pwcca(
     tensor(1., dtype=torch.float64)
     """
     pair = as_pair(x, y)
-    found = cca(pair, delta=delta)
+    return weigh(pair, cca(pair, delta=delta))
+
+
+def weigh(pair: PairMoments, found: CCA) -> ProjectionWeighted:
+    """Return the correlations ``found`` in ``pair``, weighted by the projections of both sides."""
     sides = [
         _weighted_mean(found.correlations, (scatter @ directions).abs().sum(0))
         for scatter, directions in ((pair.xx, found.x_directions), (pair.yy, found.y_directions))
@@ -141,6 +136,19 @@ def class_similarity(
     varies = variance > 0
     explained = (white.T @ pair.xy).norm(dim=0) / torch.where(varies, variance, 1.0).sqrt()
     return torch.where(varies, explained.clamp(0, 1), torch.nan)
+
+
+def correlate(pair: PairMoments, x_white: Tensor, y_white: Tensor) -> CCA:
+    """Return CCA given whitening directions of both sides, which many pairs may share."""
+    left, correlations, right = torch.linalg.svd(x_white.T @ pair.xy @ y_white, full_matrices=False)
+    _warn_if_few_samples(int(pair.samples), x_white.shape[1], y_white.shape[1])
+    return CCA(
+        correlations=correlations.clamp(0, 1),
+        x_directions=x_white @ left,
+        y_directions=y_white @ right.mH,
+        x_kept=x_white.shape[1],
+        y_kept=y_white.shape[1],
+    )
 
 
 def whiten(scatter: Tensor, *, delta: float | None = None) -> Tensor:
@@ -181,5 +189,5 @@ def _warn_if_few_samples(samples: int, x_kept: int, y_kept: int) -> None:
             f"{samples} samples are too few for {x_kept} and {y_kept} directions: {forced} of their"
             f" {min(x_kept, y_kept)} canonical correlations are 1 whatever the data. Take more samples"
             f" (several times {x_kept + y_kept}) or a lower `delta`.",
-            stacklevel=3,
+            stacklevel=4,
         )

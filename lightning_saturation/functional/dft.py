@@ -74,14 +74,24 @@ def dft_cca(
         moments = frequency_moments(x, y, resize=resize)
         if (missing := len(x) - int(moments.samples)) > 0:
             warnings.warn(f"{missing} of {len(x)} samples hold NaN or infinity and are left out.", stacklevel=2)
-    split, scatter = moments.x_channels, moments.scatter
-    x_white, x_kept = _whiten(scatter[..., :split, :split], moments.weights, delta)
-    y_white, y_kept = _whiten(scatter[..., split:, split:], moments.weights, delta)
-    correlations = torch.linalg.svdvals(x_white.mH @ scatter[..., :split, split:] @ y_white).clamp(0, 1)
-    kept = torch.minimum(x_kept, y_kept)
-    _warn_if_few_samples(moments.samples, x_kept, y_kept)
-    found = (correlations.sum(-1) * moments.weights).sum()
-    return FrequencyCCA(correlations, kept, moments.weights, found / (kept * moments.weights).sum())
+    split, scatter, weights = moments.x_channels, moments.scatter, moments.weights
+    return correlate_frequencies(
+        whiten_frequencies(scatter[..., :split, :split], weights, delta=delta),
+        whiten_frequencies(scatter[..., split:, split:], weights, delta=delta),
+        scatter[..., :split, split:],
+        weights,
+        int(moments.samples),
+    )
+
+
+def correlate_frequencies(
+    x_white: tuple[Tensor, Tensor], y_white: tuple[Tensor, Tensor], cross: Tensor, weights: Tensor, samples: int
+) -> FrequencyCCA:
+    """Return CCA at every frequency given ``whiten_frequencies`` of both sides, which many pairs may share."""
+    kept = torch.minimum(x_white[1], y_white[1])
+    correlations = torch.linalg.svdvals(x_white[0].mH @ cross @ y_white[0]).clamp(0, 1)
+    _warn_if_few_samples(samples, x_white[1], y_white[1])
+    return FrequencyCCA(correlations, kept, weights, (correlations.sum(-1) * weights).sum() / (kept * weights).sum())
 
 
 def frequency_moments(
@@ -171,7 +181,7 @@ def _same_size(x: Tensor, y: Tensor, resize: bool) -> tuple[Tensor, Tensor]:
     return fourier_resize(x, size), fourier_resize(y, size)
 
 
-def _whiten(scatter: Tensor, weights: Tensor, delta: float | None) -> tuple[Tensor, Tensor]:
+def whiten_frequencies(scatter: Tensor, weights: Tensor, *, delta: float | None = None) -> tuple[Tensor, Tensor]:
     """Return whitening directions at every frequency, zeros for those that are not kept, and how many are."""
     eigenvalues, vectors = torch.linalg.eigh(scatter)
     largest = eigenvalues.max().clamp(min=0)
@@ -188,11 +198,11 @@ def _whiten(scatter: Tensor, weights: Tensor, delta: float | None) -> tuple[Tens
     return vectors * torch.where(keep, eigenvalues, torch.inf).rsqrt()[..., None, :], keep.sum(-1)
 
 
-def _warn_if_few_samples(samples: Tensor, x_kept: Tensor, y_kept: Tensor) -> None:
+def _warn_if_few_samples(samples: int, x_kept: Tensor, y_kept: Tensor) -> None:
     forced = torch.minimum(x_kept + y_kept - (samples - 1), torch.minimum(x_kept, y_kept))
     if int(forced.max()) > 0:
         warnings.warn(
-            f"{int(samples)} samples are too few for {int(x_kept.max())} and {int(y_kept.max())} channels:"
+            f"{samples} samples are too few for {int(x_kept.max())} and {int(y_kept.max())} channels:"
             f" {int(forced.max())} canonical correlations of a frequency are 1 whatever the data.",
-            stacklevel=3,
+            stacklevel=4,
         )

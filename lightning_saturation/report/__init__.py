@@ -4,6 +4,15 @@ from lightning_saturation.report.diagnosis import Diagnosis, Finding
 from lightning_saturation.report.layer import LayerStatistics
 from lightning_saturation.report.report import SaturationReport
 from lightning_saturation.report.series import saturation_series
+from lightning_saturation.report.similarity import SimilarityMatrix
 from lightning_saturation.report.widths import WidthEstimates
 
-__all__ = ["Diagnosis", "Finding", "LayerStatistics", "SaturationReport", "WidthEstimates", "saturation_series"]
+__all__ = [
+    "Diagnosis",
+    "Finding",
+    "LayerStatistics",
+    "SaturationReport",
+    "SimilarityMatrix",
+    "WidthEstimates",
+    "saturation_series",
+]

@@ -1,7 +1,15 @@
 """From a model's layers to a report, without any Trainer."""
 
+from lightning_saturation.tracking.compare import compare_representations
 from lightning_saturation.tracking.measure import measure_saturation
 from lightning_saturation.tracking.tracker import LayerTracker, check_output_layers, choose_output_layers
 from lightning_saturation.tracking.window import Window
 
-__all__ = ["LayerTracker", "Window", "check_output_layers", "choose_output_layers", "measure_saturation"]
+__all__ = [
+    "LayerTracker",
+    "Window",
+    "check_output_layers",
+    "choose_output_layers",
+    "compare_representations",
+    "measure_saturation",
+]

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
-from lightning_saturation import DFTCCA, PWCCA, SVCCA, ClassSimilarity, LinearCKA, Procrustes
+from lightning_saturation import DFTCCA, PWCCA, SVCCA, ClassSimilarity, LinearCKA, Procrustes, compare_representations
 
 METRICS = {
     "svcca": functools.partial(SVCCA, delta=0.9),
@@ -117,3 +117,24 @@ def _nobody(rank):
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
 def test_no_row_on_any_rank_is_missing(tmp_path):
     assert all(value.isnan() for values in on_two_ranks(_nobody, tmp_path) for value in values)
+
+
+def _compare(shards, method, rank):
+    torch.manual_seed(0)
+    models = [torch.nn.Sequential(torch.nn.Conv2d(2, c, 3), torch.nn.ReLU(), torch.nn.Conv2d(c, 3, 2)) for c in (4, 3)]
+    data = torch.from_numpy(np.random.default_rng(2).standard_normal((60, 2, 6, 6))).float()
+    part = shards[rank] if shards else slice(0, 60)
+    batches = [] if part is None else data[part].split(15)
+    group = dist.group.WORLD if shards else None
+    options = {"method": method, "resize": True, "progress": False, "process_group": group}
+    return compare_representations(*models, batches, **options)
+
+
+@pytest.mark.parametrize("method", ["svcca", "debiased_cka", "dft_cca"])
+@pytest.mark.parametrize("shards", [(slice(0, 20), slice(20, 60)), (None, slice(0, 60))], ids=["uneven", "nothing"])
+def test_comparing_on_ranks_equals_one_process(shards, method, tmp_path):
+    found = on_two_ranks(functools.partial(_compare, shards, method), tmp_path)
+    alone = _compare(None, method, 0)
+    assert torch.equal(found[0].values, found[1].values)
+    torch.testing.assert_close(found[0].values, alone.values, rtol=0, atol=1e-6)
+    assert found[0].samples == alone.samples == 60
