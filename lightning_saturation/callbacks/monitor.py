@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from lightning_saturation.callbacks.watching import WatchingCallback
 from lightning_saturation.functional.plateau import Plateau
 from lightning_saturation.functional.pooling import Pooling, check_pooling
 from lightning_saturation.functional.spectrum import check_delta
-from lightning_saturation.loggers import write_reports
+from lightning_saturation.loggers import write_reports, write_scalars, write_window
 from lightning_saturation.report import SaturationReport
 from lightning_saturation.tracking import check_output_layers, choose_output_layers
 
@@ -46,6 +47,9 @@ class SaturationMonitor(WatchingCallback):
         stages: what is watched during ``fit``. ``Trainer.validate`` and ``Trainer.test`` always give theirs.
         every_n_train_steps: optimizer steps of a training window, None for one window per epoch.
         name: first part of the keys; tells several monitors in one Trainer apart.
+        save_dir: folder for ``{name}.csv``, ``{name}.json`` and ``{name}.png`` at the end, however it comes.
+        log_windows: write each window's table and spectra, and the heatmap so far, to the loggers when it closes. They
+            make a run's folder grow: tables and pictures are files, window by window.
 
     Raises:
         ValueError: for an argument out of range, here; for a layer that the model lacks or a model without supported
@@ -64,6 +68,8 @@ class SaturationMonitor(WatchingCallback):
         stages: Sequence[str] = ("train", "val"),
         every_n_train_steps: int | None = None,
         name: str = "saturation",
+        save_dir: str | os.PathLike[str] | None = None,
+        log_windows: bool = False,
     ) -> None:
         self.stages = (stages,) if isinstance(stages, str) else tuple(stages)
         if not self.stages or not set(self.stages) <= set(_STAGES):
@@ -79,6 +85,8 @@ class SaturationMonitor(WatchingCallback):
         self.pooling = check_pooling(pooling)
         self.every_n_train_steps = every_n_train_steps
         self.name = name
+        self.save_dir = save_dir
+        self.log_windows = log_windows
         self.reports: list[SaturationReport] = []
         self._convergence = Convergence(name, self.stages)
         self._trainer: int | None = None
@@ -130,17 +138,13 @@ class SaturationMonitor(WatchingCallback):
         if every is None or "train" not in self.stages or trainer.global_step - self._closed_step < every:
             return
         self._closed_step = trainer.global_step
-        values = self._close(trainer, "train")
-        # The Trainer hands what is logged in a step to loggers every `log_every_n_steps` only; a window always belongs.
-        self._log(pl_module, values, logger=False)
-        for logger in trainer.loggers if values else ():
-            logger.log_metrics(values, step=logged_step(trainer))
+        self._log(trainer, pl_module, self._close(trainer, "train"), inside_batch=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the window of the epoch, unless validation at its end did."""
         super().on_train_epoch_end(trainer, pl_module)
         if self._closes_epochs and self._closed_epoch != trainer.current_epoch:
-            self._close_epoch(trainer, pl_module)
+            self._close_epoch(trainer, pl_module, inside_batch=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close a window within which training ended, and write what loggers show of all reports."""
@@ -161,7 +165,7 @@ class SaturationMonitor(WatchingCallback):
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._attach(trainer, pl_module, ["val"])
         elif self._closes_epochs and trainer.is_last_batch:
-            self._close_epoch(trainer, pl_module)
+            self._close_epoch(trainer, pl_module, inside_batch=True)
         elif "train" in self.stages:
             # Within a window its values so far serve whoever monitors them; they are no report and not charted.
             report = self._measure(trainer, "train", partial=True)
@@ -171,7 +175,7 @@ class SaturationMonitor(WatchingCallback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the validation window."""
         if not trainer.sanity_checking:
-            self._log(pl_module, self._close(trainer, "val"))
+            self._log(trainer, pl_module, self._close(trainer, "val"), inside_batch=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what loggers show, in a run of ``Trainer.validate``."""
@@ -185,7 +189,7 @@ class SaturationMonitor(WatchingCallback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the test window."""
-        self._log(pl_module, self._close(trainer, "test"))
+        self._log(trainer, pl_module, self._close(trainer, "test"), inside_batch=False)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what loggers show."""
@@ -218,9 +222,10 @@ class SaturationMonitor(WatchingCallback):
     def _closes_epochs(self) -> bool:
         return self.every_n_train_steps is None and "train" in self.stages
 
-    def _close_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _close_epoch(self, trainer: Trainer, pl_module: LightningModule, *, inside_batch: bool) -> None:
         self._closed_epoch = trainer.current_epoch
-        self._log(pl_module, self._close(trainer, "train", partial=not (self._began_epoch and trainer.is_last_batch)))
+        values = self._close(trainer, "train", partial=not (self._began_epoch and trainer.is_last_batch))
+        self._log(trainer, pl_module, values, inside_batch=inside_batch)
 
     def _close(self, trainer: Trainer, stage: str, *, partial: bool = False) -> dict[str, float]:
         """Close the window of ``stage`` and return the values to log; none where no rank saw anything."""
@@ -262,25 +267,35 @@ class SaturationMonitor(WatchingCallback):
         values = {f"{self.name}/{report.stage}/{key}": value for key, value in values.items()}
         return {key: value for key, value in values.items() if not math.isnan(value)}
 
-    def _log(self, pl_module: LightningModule, values: Mapping[str, float], *, logger: bool = True) -> None:
-        """Log ``values``, which are the same on all ranks: they need no further reduction."""
+    def _log(
+        self, trainer: Trainer, pl_module: LightningModule, values: Mapping[str, float], *, inside_batch: bool
+    ) -> None:
+        """Log ``values`` of the last report, which are the same on all ranks: they need no further reduction."""
         shown = {f"{self.name}/train/average", f"{self.name}/train/drift"}
         for key, value in values.items():
             pl_module.log(
                 key,
                 value,
                 prog_bar=key in shown,
-                logger=logger and bool(pl_module.trainer.loggers),  # asking for one that is not there earns a warning
+                logger=False,
                 batch_size=1,
                 sync_dist=True,
                 rank_zero_only=True,
                 add_dataloader_idx=False,
             )
+        # Not through the Trainer: it would let a logger that fails end the training, and hands what is logged in a step
+        # on every `log_every_n_steps` only, while a window always belongs.
+        if trainer.is_global_zero and values:
+            step = logged_step(trainer, inside_batch=inside_batch)
+            write_scalars(trainer.loggers, {**values, "epoch": trainer.current_epoch}, step=step)
+            if self.log_windows:
+                write_window(trainer.loggers, self.reports[-1], history=self.reports, step=step, name=self.name)
 
     def _write(self, trainer: Trainer) -> None:
-        """Write what loggers show of a whole run, once, on one rank."""
+        """Write what loggers and files show of a whole run, once, on one rank."""
         if trainer.is_global_zero and self.reports:
-            write_reports(trainer.loggers, self.reports, step=logged_step(trainer), name=self.name)
+            step = logged_step(trainer)
+            write_reports(trainer.loggers, self.reports, step=step, name=self.name, save_dir=self.save_dir)
 
 
 def _layer_key(layer: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.metrics.reduction import LOCAL
 
@@ -21,13 +22,17 @@ def fraction_done(trainer: Trainer) -> float | None:
     return min(1.0, max(shares)) if shares else None
 
 
-def logged_step(trainer: Trainer) -> int:
-    """Return the step under which Lightning logs a window that has just closed.
+def logged_step(trainer: Trainer, *, inside_batch: bool = False) -> int:
+    """Return the step under which Lightning logs a window that has just closed, so that ours lies beside it.
 
     It counts batches that stepped, whatever the number of optimizers, and starts at 0; Lightning's own monitors of
-    learning rate and throughput read the same attribute.
+    learning rate and throughput read the same attribute. The batch that closes a window is counted only after its hooks
+    and the validation behind it (``inside_batch``); runs without training log under the full count.
     """
-    return max(0, trainer.fit_loop.epoch_loop._batches_that_stepped - 1)
+    stepped = trainer.fit_loop.epoch_loop._batches_that_stepped
+    if inside_batch or trainer.state.fn != TrainerFn.FITTING:
+        return stepped
+    return max(0, stepped - 1)
 
 
 def learning_rates(trainer: Trainer) -> tuple[float, ...]:

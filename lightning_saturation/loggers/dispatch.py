@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from lightning_saturation.loggers.sink import Sink
@@ -39,15 +40,17 @@ def to_each(loggers: Iterable[Any], write: Callable[[Sink], None]) -> None:
     every time, so that Python shows it once.
     """
     for logger in loggers:
-        _attempt(logger, write)
+        attempt(type(logger).__name__, partial(_write, logger, write))
 
 
-def _attempt(logger: Any, write: Callable[[Sink], None]) -> None:
+def attempt(name: str, write: Callable[[], object]) -> None:
+    """Call ``write``; whatever it raises becomes a warning that says that ``name`` could not be written to."""
     try:
-        write(sink_for(logger))
+        write()
     except Exception as error:
         what = str(error).partition("\n")[0]
-        warnings.warn(
-            f"{type(logger).__name__} could not be written to; training goes on. {type(error).__name__}: {what}",
-            stacklevel=3,
-        )
+        warnings.warn(f"{name} could not be written to; training goes on. {type(error).__name__}: {what}", stacklevel=3)
+
+
+def _write(logger: Any, write: Callable[[Sink], None]) -> None:
+    write(sink_for(logger))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_saturation.loggers.dispatch import to_each
+from lightning_saturation.loggers.dispatch import attempt, to_each
+from lightning_saturation.loggers.files import save_reports
 from lightning_saturation.loggers.sink import Sink
 from lightning_saturation.plots import heatmap_figure, profile_figure, spectrum_figure
 from lightning_saturation.plots.canvas import thin
@@ -30,14 +32,20 @@ POINTS_PER_SPECTRUM = 64
 
 
 def write_reports(
-    loggers: Iterable[Any], reports: Sequence[SaturationReport], *, step: int, name: str = "saturation"
+    loggers: Iterable[Any],
+    reports: Sequence[SaturationReport],
+    *,
+    step: int,
+    name: str = "saturation",
+    save_dir: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write everything that ``reports``, the history of a run, say, under ``step`` and keys that start with ``name``.
 
     W&B gets the long-format table ``{name}/table`` and per stage ``{name}/{stage}/profile`` (a line per window, at
     most ten), ``.../heatmap`` (a picture), ``.../spectrum`` (log10 axes, the last window) and ``.../diagnosis`` (text
     in the summary). TensorBoard gets pictures, text and histograms of eigenvalues, MLflow pictures, CSV and text;
-    other loggers have the scalars. A logger that fails is named in one warning.
+    other loggers have the scalars; with ``save_dir`` the files of :func:`save_reports` are written as well. A logger
+    that fails is named in one warning, and so is a folder.
 
     W&B draws the last table of a key only: call this once, when the run ends, however it ends.
     """
@@ -57,15 +65,28 @@ def write_reports(
                         sink.figure(f"{name}/{stage}/{kind}", figure, step=step)
 
     to_each(loggers, write)
+    if save_dir is not None:
+        attempt(f"The folder {os.fspath(save_dir)!r}", lambda: save_reports(reports, save_dir, name=name))
 
 
-def write_window(loggers: Iterable[Any], report: SaturationReport, *, step: int, name: str = "saturation") -> None:
-    """Write the table and the spectra of one window, under ``{name}/{stage}/window/``, as often as asked."""
+def write_window(
+    loggers: Iterable[Any],
+    report: SaturationReport,
+    *,
+    step: int,
+    name: str = "saturation",
+    history: Sequence[SaturationReport] = (),
+) -> None:
+    """Write table and spectra of one window under ``{name}/{stage}/window/``, and the heatmap of ``history`` so far."""
     key = f"{name}/{report.stage}/window"
+    picture = cache(partial(_picture, {report.stage: [r for r in history if r.stage == report.stage and r.layers]}))
 
     def write(sink: Sink) -> None:
         sink.table(f"{key}/table", report.to_records(), step=step)
         _spectra(sink, report, step=step, key=key)
+        figure = picture(report.stage, "heatmap") if sink.draws else None
+        if figure is not None:
+            sink.figure(f"{name}/{report.stage}/heatmap", figure, step=step)
 
     if report.layers:
         to_each(loggers, write)
@@ -116,6 +137,8 @@ def _thin_spectrum(share: np.ndarray) -> tuple[list[float], list[float]]:
 def _picture(stages: dict[str, list[SaturationReport]], stage: str, kind: str) -> Figure | None:
     """Return the figure of one kind, or None where there is nothing to draw, or nothing to draw with."""
     reports = stages[stage]
+    if not reports:
+        return None
     try:
         if kind == "spectrum":
             return spectrum_figure(reports[-1], most=MOST_SPECTRA) if report_spectra(reports[-1]) else None

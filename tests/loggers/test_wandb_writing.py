@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import subprocess
+import importlib
 import sys
 import warnings
 
@@ -179,7 +179,10 @@ def test_subclasses_of_the_logger_are_known(tmp_path, offline_runs):
     assert isinstance(sink_for(Mine(save_dir=tmp_path)), WandbSink)
 
 
-def test_wandb_is_not_imported_before_it_is_needed():
-    code = "import sys, lightning_saturation.loggers; assert not {'wandb', 'mlflow'} & set(sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True)
-    assert result.returncode == 0, result.stderr.decode()
+def test_everything_else_works_without_wandb(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    importlib.reload(sys.modules["lightning_saturation.loggers.wandb"])
+    other = lightning.pytorch.loggers.CSVLogger(tmp_path)
+    write_reports([other], history(), step=1)
+    write_scalars([other], {"a": 1.0}, step=1)
+    assert other.experiment.metrics
