@@ -157,6 +157,13 @@ def test_what_is_no_bottleneck(percent):
     assert "bottleneck" not in kinds(profile(percent))
 
 
+def test_an_output_layer_is_no_bottleneck_but_a_neighbour():
+    heads = dataclasses.replace(profile(NARROW_WAIST), output_layers=("features.2",))
+    assert kinds(heads) == ()
+    beside = dataclasses.replace(profile([30, 25, 90, 80, 25]), output_layers=("features.3",))
+    assert kinds(beside) == ()
+
+
 def test_a_neighbour_with_too_few_samples_may_be_as_high():
     layers = {"a": layer(20), "b": layer(60), "c": layer(20, samples=40)}
     assert kinds(SaturationReport(layers)) == ("too few samples",)
