@@ -6,4 +6,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("lightning_saturation.functional", "beartype.beartype")
+import tests.typecheck  # noqa: F401  (the hook finds it by name, but does not import it)
+
+install_import_hook("lightning_saturation.functional", "tests.typecheck.typecheck")

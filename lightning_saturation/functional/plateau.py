@@ -26,9 +26,14 @@ def plateau(
     Settled means that each has ``window`` values and none will move by ``tolerance`` or more over the ``horizon``; see
     :func:`projected_change`. No series at all have not settled.
 
-    >>> plateau({"a": [0.5] * 12, "b": [0.4] * 12}, horizon=10)
+    Raises ``ValueError`` for values that are not finite, and for a ``tolerance``, ``window`` or ``horizon`` out of
+    range.
+
+    >>> plateau({"a": [0.5] * 12, "b": [0.25] * 12}, horizon=10)
     Plateau(drift=0.0, converged=True)
     """
+    if not tolerance > 0:
+        raise ValueError(f"Expected a positive `tolerance`, got {tolerance}.")
     changes = [projected_change(values, horizon=horizon, window=window) for values in series.values()]
     drift = max(changes, default=_LARGEST_CHANGE)
     full = all(len(values) >= window for values in series.values())
@@ -43,10 +48,19 @@ def projected_change(values: Sequence[float], *, horizon: float | None, window: 
     widest range of a saturation, and 1 for fewer than three values. A slope alone would stop early on noise: this is an
     equivalence test.
 
+    Raises ``ValueError`` for values that are not finite, a ``window`` below 3, or a negative ``horizon``.
+
     >>> round(projected_change([0.1, 0.2, 0.3, 0.4], horizon=2), 6)
     0.2
     """
+    if window < 3:
+        raise ValueError(f"Expected `window` of at least 3 values to fit a line to, got {window}.")
+    if horizon is not None and not horizon >= 0:
+        raise ValueError(f"Expected `horizon` of at least 0 or None, got {horizon}.")
     values = list(values)[-window:]
+    for value in values:
+        if not math.isfinite(value):  # the largest of several changes would hide a NaN among them
+            raise ValueError(f"Expected finite `values`, got {value} among them.")
     n = len(values)
     if n < 3:
         return _LARGEST_CHANGE
@@ -60,7 +74,7 @@ def projected_change(values: Sequence[float], *, horizon: float | None, window: 
 
 
 def _t_quantile(freedom: int) -> float:
-    """Return Student's one-sided 95 % quantile: exact for 1 and 2 degrees of freedom, else to 1 % and better."""
+    """Return Student's one-sided 95 % quantile: exact for 1 and 2 degrees of freedom, else to 0.05 %."""
     if freedom == 1:
         return 6.313751514675041
     if freedom == 2:
