@@ -59,13 +59,15 @@ class MomentsMetric(Metric):
         if not len(x):
             return
         if not len(self.shift):
-            self._set_sums(empty_sums(x.shape[1], device=accumulation_device(x.device)))
+            home = accumulation_device(x.device)
+            self._set_sums(empty_sums(x.shape[1], device=home))
+            self.skipped = self.skipped.to(home)  # a count on another device would wait for this one at every update
         if x.shape[1] != len(self.shift):
             raise ValueError(f"Expected `x` with {len(self.shift)} features as before, got {x.shape[1]}.")
         if self.products.is_inference() and not torch.is_inference_mode_enabled():
             # What torchmetrics restores or merges in inference mode could not be added to in place outside of it.
             self._set_sums(ShiftedSums(*(tensor.clone() for tensor in self._sums)))
-        self.skipped = self.skipped + add_rows(self._sums, x).to(self.skipped.device)
+        self.skipped = self.skipped + add_rows(self._sums, x)
 
     def moments(self) -> Moments | None:
         """Return the moments of this rank's rows, or None before the first."""
