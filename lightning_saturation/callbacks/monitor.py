@@ -230,11 +230,13 @@ class SaturationMonitor(WatchingCallback):
     def _close(self, trainer: Trainer, stage: str, *, partial: bool = False) -> dict[str, float]:
         """Close the window of ``stage`` and return the values to log; none where no rank saw anything."""
         report = self._measure(trainer, stage, partial=partial)
-        if self._tracker is None or report is None:
+        if self._tracker is None:
+            return {}
+        if trainer.is_global_zero and not (partial and report is None):
+            self._tracker.warn_about_missing([] if report is None else list(report.layers))
+        if report is None:
             return {}
         self._tracker.windows[stage].reset()
-        if trainer.is_global_zero:
-            self._tracker.warn_about_missing(list(report.layers))
         self.reports.append(report)
         return self._values(trainer, report)
 
@@ -271,6 +273,8 @@ class SaturationMonitor(WatchingCallback):
         self, trainer: Trainer, pl_module: LightningModule, values: Mapping[str, float], *, inside_batch: bool
     ) -> None:
         """Log ``values`` of the last report, which are the same on all ranks: they need no further reduction."""
+        if trainer.barebones:  # logs nothing, and would say so at every attempt
+            return
         shown = {f"{self.name}/train/average", f"{self.name}/train/drift"}
         for key, value in values.items():
             pl_module.log(
