@@ -1,6 +1,7 @@
 """When: the Trainer's side of everything."""
 
+from lightning_saturation.callbacks.dimension import DimensionMonitor
 from lightning_saturation.callbacks.monitor import SaturationMonitor
 from lightning_saturation.callbacks.stopping import SaturationStopping
 
-__all__ = ["SaturationMonitor", "SaturationStopping"]
+__all__ = ["DimensionMonitor", "SaturationMonitor", "SaturationStopping"]

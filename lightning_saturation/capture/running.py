@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ def evaluating(model: nn.Module, device: torch.device | str | None) -> Iterator[
             module.training = training
 
 
-def run(model: nn.Module, batch: Any, device: torch.device) -> Any:
+def run(model: Callable[..., Any], batch: Any, device: torch.device) -> Any:
     """Return what ``model`` makes of the inputs in ``batch``, moved to ``device``.
 
     A batch is a tensor, a tuple or list whose first element is the input (labels may follow), or a dict of keyword

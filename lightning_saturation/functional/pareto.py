@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -142,3 +144,32 @@ def _gamma_quantile(probability: float, shape: int) -> float:
         below = torch.special.gammainc(a, torch.tensor(middle, dtype=torch.float64)) < probability
         low, high = (middle, high) if below else (low, middle)
     return (low + high) / 2
+
+
+def error_over_splits(
+    nearest: Float[Tensor, "points 2"],
+    *,
+    splits: int = 10,
+    discard: float = 0.1,
+    estimator: Literal["fit", "mle"] = "fit",
+    seed: int = 0,
+) -> float:
+    """Return the standard error of the estimate from its spread over ``splits`` disjoint random parts of the points.
+
+    All parts keep their neighbours among all points, so they look at the same scale. Where the density is uneven this
+    error is more honest than the one that the law of the ratios implies. NaN where fewer than two parts have enough
+    points. The parts are drawn by a generator of their own.
+    """
+    if splits < 2:
+        raise ValueError(f"Expected `splits` of at least 2, got {splits}.")
+    order = torch.randperm(len(nearest), generator=torch.Generator().manual_seed(seed)).to(nearest.device)
+    law = partial(_dimension_or_nan, discard=discard, estimator=estimator)
+    told = [d for part in torch.tensor_split(order, splits) if not math.isnan(d := law(nearest[part]))]
+    return statistics.stdev(told) / len(told) ** 0.5 if len(told) > 1 else math.nan
+
+
+def _dimension_or_nan(nearest: Tensor, *, discard: float, estimator: Literal["fit", "mle"]) -> float:
+    try:
+        return estimate_from_nearest(nearest, discard=discard, estimator=estimator).dimension
+    except ValueError:  # too few different points in this part
+        return math.nan

@@ -1,8 +1,21 @@
 """Reports as matplotlib figures; none of them touches pyplot's global state."""
 
+from lightning_saturation.plots.dimension import (
+    dimension_accuracy_figure,
+    dimension_figure,
+    dimension_history_figure,
+)
 from lightning_saturation.plots.heatmap import heatmap_figure
 from lightning_saturation.plots.overview import overview_figure
 from lightning_saturation.plots.profile import profile_figure
 from lightning_saturation.plots.spectrum import spectrum_figure
 
-__all__ = ["heatmap_figure", "overview_figure", "profile_figure", "spectrum_figure"]
+__all__ = [
+    "dimension_accuracy_figure",
+    "dimension_figure",
+    "dimension_history_figure",
+    "heatmap_figure",
+    "overview_figure",
+    "profile_figure",
+    "spectrum_figure",
+]

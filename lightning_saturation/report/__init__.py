@@ -1,6 +1,7 @@
 """What a window of saturation says: plain data in, plain data out."""
 
 from lightning_saturation.report.diagnosis import Diagnosis, Finding
+from lightning_saturation.report.dimension import DimensionReport, LayerDimension
 from lightning_saturation.report.layer import LayerStatistics
 from lightning_saturation.report.report import SaturationReport
 from lightning_saturation.report.series import saturation_series
@@ -9,7 +10,9 @@ from lightning_saturation.report.widths import WidthEstimates
 
 __all__ = [
     "Diagnosis",
+    "DimensionReport",
     "Finding",
+    "LayerDimension",
     "LayerStatistics",
     "SaturationReport",
     "SimilarityMatrix",

@@ -1,6 +1,7 @@
 """From a model's layers to a report, without any Trainer."""
 
 from lightning_saturation.tracking.compare import compare_representations
+from lightning_saturation.tracking.dimension import measure_dimension
 from lightning_saturation.tracking.measure import measure_saturation
 from lightning_saturation.tracking.tracker import LayerTracker, check_output_layers, choose_output_layers
 from lightning_saturation.tracking.window import Window
@@ -11,5 +12,6 @@ __all__ = [
     "check_output_layers",
     "choose_output_layers",
     "compare_representations",
+    "measure_dimension",
     "measure_saturation",
 ]

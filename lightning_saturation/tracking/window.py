@@ -19,6 +19,8 @@ from lightning_saturation.tracking.spectra import eigenvalues_over_ranks
 class Window:
     """What the layers called ``names`` put out since the last ``reset``."""
 
+    quantity = "saturation"
+
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
         self._buffers: dict[str, RowBuffer] = {}  # in the order in which layers first ran
@@ -44,7 +46,7 @@ class Window:
         """Warn, once a layer, that some of its outputs are left out."""
         if name not in self._troubled:
             self._troubled.add(name)
-            warnings.warn(f"Some outputs of layer {name!r} are left out of its saturation: {error}", stacklevel=2)
+            warnings.warn(f"Some outputs of layer {name!r} are left out of its {self.quantity}: {error}", stacklevel=2)
 
     def statistics(self, *, delta: float, group: Any = None) -> dict[str, LayerStatistics]:
         """Return the statistics of every layer that any rank saw, the same on all ranks; a collective call.
