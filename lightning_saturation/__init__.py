@@ -1,6 +1,6 @@
 """See what the layers of a network do while it trains."""
 
-from lightning_saturation.callbacks import SaturationMonitor, SaturationStopping
+from lightning_saturation.callbacks import DimensionMonitor, SaturationMonitor, SaturationStopping
 from lightning_saturation.capture import capture, select_layers
 from lightning_saturation.metrics import (
     DFTCCA,
@@ -11,9 +11,10 @@ from lightning_saturation.metrics import (
     LinearCKA,
     Procrustes,
     Saturation,
+    TwoNN,
 )
-from lightning_saturation.report import SaturationReport, SimilarityMatrix
-from lightning_saturation.tracking import compare_representations, measure_saturation
+from lightning_saturation.report import DimensionReport, SaturationReport, SimilarityMatrix
+from lightning_saturation.tracking import compare_representations, measure_dimension, measure_saturation
 
 __all__ = [
     "DFTCCA",
@@ -21,6 +22,8 @@ __all__ = [
     "SVCCA",
     "ClassSimilarity",
     "Covariance",
+    "DimensionMonitor",
+    "DimensionReport",
     "LinearCKA",
     "Procrustes",
     "Saturation",
@@ -28,8 +31,10 @@ __all__ = [
     "SaturationReport",
     "SaturationStopping",
     "SimilarityMatrix",
+    "TwoNN",
     "capture",
     "compare_representations",
+    "measure_dimension",
     "measure_saturation",
     "select_layers",
 ]

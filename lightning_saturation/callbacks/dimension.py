@@ -171,8 +171,8 @@ class DimensionMonitor(WatchingCallback):
 
     @property
     def state_key(self) -> str:
-        """The key of this callback's state in a checkpoint: its name, so that two monitors keep apart."""
-        return self._generate_state_key(name=self.name)
+        """The key of this callback's state in a checkpoint: what is measured, so that two monitors keep apart."""
+        return self._generate_state_key(name=self.name, layers=self.layers, exclude=self.exclude, pooling=self.pooling)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history."""
@@ -181,6 +181,14 @@ class DimensionMonitor(WatchingCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue a history; arguments stay those of this run."""
         self.reports[:] = [DimensionReport.from_state(state) for state in state_dict["reports"]]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Continue the history of the monitor of this name also where its other arguments have changed."""
+        states = checkpoint.get("callbacks", {})
+        if self.state_key not in states:
+            prefix = f"{type(self).__qualname__}{{'name': {self.name!r},"
+            for key in [key for key in states if key.startswith(prefix)]:
+                self.load_state_dict(states[key])
 
     def _attach(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> RowTracker:
         self._detach()
@@ -248,9 +256,10 @@ class DimensionMonitor(WatchingCallback):
 
     def _log(self, pl_module: LightningModule, values: Mapping[str, float]) -> None:
         """Log ``values``, which are the same on all ranks: they need no further reduction."""
+        logger = bool(pl_module.trainer.loggers)
         for key, value in values.items():
             pl_module.log(
-                key, value, logger=True, batch_size=1, sync_dist=True, rank_zero_only=True, add_dataloader_idx=False
+                key, value, logger=logger, batch_size=1, sync_dist=True, rank_zero_only=True, add_dataloader_idx=False
             )
 
     def _write(self, trainer: Trainer) -> None:

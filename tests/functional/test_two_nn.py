@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_saturation.functional import two_nn_dimension, two_nn_estimate, two_nn_scales
-from lightning_saturation.functional.pareto import check_options, estimate_from_nearest
+from lightning_saturation.functional.neighbours import two_nearest
+from lightning_saturation.functional.pareto import check_options, error_over_splits, estimate_from_nearest
 
 
 def published() -> Tensor:
@@ -195,3 +196,13 @@ def test_scales_draw_nothing_from_the_global_generator() -> None:
 
 def test_the_dimension_carries_no_gradient() -> None:
     assert not two_nn_dimension(published().requires_grad_()).requires_grad
+
+
+def test_the_error_over_splits_is_near_the_laws_on_even_data() -> None:
+    nearest = two_nearest(published())
+    errors = [error_over_splits(nearest, splits=20, seed=seed) for seed in range(5)]
+    assert np.mean(errors) == pytest.approx(two_nn_estimate(published()).standard_error, rel=0.35)
+    assert error_over_splits(nearest, seed=1) == error_over_splits(nearest, seed=1)
+    assert math.isnan(error_over_splits(nearest[:8], splits=8))
+    with pytest.raises(ValueError, match="`splits` of at least 2, got 1"):
+        error_over_splits(nearest, splits=1)
