@@ -32,10 +32,11 @@ def new_figure(width: float, height: float) -> Figure:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         message = 'Figures need matplotlib: `pip install "lightning-saturation[plots]"`.'
         raise ImportError(message) from error
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 
 def colours(count: int) -> list[tuple[float, float, float, float]]:

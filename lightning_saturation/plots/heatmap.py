@@ -38,7 +38,9 @@ def draw_heatmap(axes: Axes, reports: Sequence[SaturationReport], names: Sequenc
     """Draw the windows of one stage into ``axes`` and return the image for a colour bar."""
     matrix = windows.saturation_matrix(reports, names)
     axes.patch.set(hatch="xxx", facecolor="white", edgecolor="0.6")
-    image = axes.imshow(np.ma.masked_invalid(matrix), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    # Many windows in few pixels would otherwise be smoothed, across layers as well.
+    known = np.ma.masked_invalid(matrix)
+    image = axes.imshow(known, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
     unit, values = windows.when(reports)
     columns = range(0, len(reports), -(-len(reports) // _MOST_TICKS))  # at equal distances, unlike `canvas.thin`
     axes.set_xticks(columns, [str(values[column]) for column in columns])

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
-
 from lightning_saturation.plots import heatmap_figure, overview_figure, profile_figure, spectrum_figure
 from lightning_saturation.plots.canvas import colours, new_figure, thin
 from lightning_saturation.report import SaturationReport
 from tests.profiles import profile
+
+pyplot = pytest.importorskip("matplotlib.pyplot")
 
 LONG = [f"model.backbone.encoder.block_{i}.residual_branch.depthwise_convolution" for i in range(12)]
 HISTORIES = {
@@ -103,6 +103,23 @@ def test_heatmap_holds_the_matrix_layer_by_window_and_hatches_what_is_missing():
     assert axes.get_images()[0].get_clim() == (0, 1)
 
 
+def test_heatmap_of_many_windows_mixes_no_layers():
+    figure = heatmap_figure([profile([95, 5], epoch=e) for e in range(900)])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=figure.dpi)
+    buffer.seek(0)
+    picture = pyplot.imread(buffer)
+    box = figure.axes[0].get_window_extent()
+    top, bottom = (round(len(picture) - y) for y in (box.y1 - 3, box.y0 + 3))
+    drawn = picture[top:bottom, round(box.x0 + 3) : round(box.x1 - 3)].reshape(-1, 4)
+    assert len(np.unique(drawn, axis=0)) == 2
+
+
+def test_a_long_history_is_ticked_at_even_steps():
+    axes = heatmap_figure([profile([9, 4], epoch=e) for e in range(200)]).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [str(e) for e in range(0, 200, 20)]
+
+
 def test_windows_within_an_epoch_are_told_apart_by_step():
     reports = [SaturationReport(profile([9, 4]).layers, "train", 0, step) for step in (50, 100)]
     assert heatmap_figure(reports).axes[0].get_xlabel() == "step"
@@ -145,11 +162,9 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
 
 
 def test_figures_leave_pyplot_alone():
-    import matplotlib.pyplot as plt
-
-    before = plt.get_fignums()
+    before = pyplot.get_fignums()
     overview_figure([profile([9, 4])]).savefig(io.BytesIO())
-    assert plt.get_fignums() == before
+    assert pyplot.get_fignums() == before
 
 
 def test_colours_differ_in_lightness_so_that_hue_is_not_needed():
