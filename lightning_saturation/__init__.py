@@ -1,6 +1,12 @@
 """See what the layers of a network do while it trains."""
 
-from lightning_saturation.callbacks import DimensionMonitor, SaturationMonitor, SaturationStopping
+from lightning_saturation.callbacks import (
+    DimensionMonitor,
+    FreezeTraining,
+    SaturationMonitor,
+    SaturationStopping,
+    SimilarityMonitor,
+)
 from lightning_saturation.capture import capture, select_layers
 from lightning_saturation.metrics import (
     DFTCCA,
@@ -24,6 +30,7 @@ __all__ = [
     "Covariance",
     "DimensionMonitor",
     "DimensionReport",
+    "FreezeTraining",
     "LinearCKA",
     "Procrustes",
     "Saturation",
@@ -31,6 +38,7 @@ __all__ = [
     "SaturationReport",
     "SaturationStopping",
     "SimilarityMatrix",
+    "SimilarityMonitor",
     "TwoNN",
     "capture",
     "compare_representations",

@@ -2,6 +2,7 @@
 
 from lightning_saturation.report.diagnosis import Diagnosis, Finding
 from lightning_saturation.report.dimension import DimensionReport, LayerDimension
+from lightning_saturation.report.dynamics import LearningDynamics
 from lightning_saturation.report.layer import LayerStatistics
 from lightning_saturation.report.report import SaturationReport
 from lightning_saturation.report.series import saturation_series
@@ -14,6 +15,7 @@ __all__ = [
     "Finding",
     "LayerDimension",
     "LayerStatistics",
+    "LearningDynamics",
     "SaturationReport",
     "SimilarityMatrix",
     "WidthEstimates",

@@ -20,7 +20,7 @@ def saturation_series(reports: Iterable[SaturationReport], layers: Collection[st
     complete = [report for report in reports if not report.partial]
     start = 0
     for index in range(1, len(complete)):
-        if _changed(complete[index - 1].learning_rates, complete[index].learning_rates):
+        if rates_changed(complete[index - 1].learning_rates, complete[index].learning_rates):
             start = index
     series: dict[str, list[float]] = {name: [] for name in layers}
     for report in complete[start:]:
@@ -31,7 +31,8 @@ def saturation_series(reports: Iterable[SaturationReport], layers: Collection[st
     return series
 
 
-def _changed(before: tuple[float, ...], after: tuple[float, ...]) -> bool:
+def rates_changed(before: tuple[float, ...], after: tuple[float, ...]) -> bool:
+    """Return whether any learning rate changed by more than 5 %, or their number."""
     if len(before) != len(after):
         return True
     return any(abs(a - b) > _SAME_RATE * max(abs(a), abs(b)) for a, b in zip(before, after, strict=True))
