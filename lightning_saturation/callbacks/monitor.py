@@ -229,9 +229,9 @@ class SaturationMonitor(WatchingCallback):
 
     def _close(self, trainer: Trainer, stage: str, *, partial: bool = False) -> dict[str, float]:
         """Close the window of ``stage`` and return the values to log; none where no rank saw anything."""
-        report = self._measure(trainer, stage, partial=partial)
-        if self._tracker is None:
+        if self._tracker is None or stage not in self._tracker.windows:
             return {}
+        report = self._measure(trainer, stage, partial=partial)
         if trainer.is_global_zero and not (partial and report is None):
             self._tracker.warn_about_missing([] if report is None else list(report.layers))
         if report is None:

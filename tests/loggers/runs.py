@@ -58,7 +58,11 @@ def train(callbacks: list[Any], logger: Any, *, epochs: int = 3, module: Net | N
     with quiet_lightning():
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
         trainer = Trainer(
-            max_epochs=epochs, accelerator="cpu", devices=1, logger=logger, callbacks=callbacks, **{**quiet, **options}
+            max_epochs=epochs,
+            accelerator="cpu",
+            logger=logger,
+            callbacks=callbacks,
+            **{"devices": 1, **quiet, **options},
         )
         trainer.fit(module or Net(), loader, loader)
     return trainer
