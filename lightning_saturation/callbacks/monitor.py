@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import ref
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -89,7 +90,10 @@ class SaturationMonitor(WatchingCallback):
         self.log_windows = log_windows
         self.reports: list[SaturationReport] = []
         self._convergence = Convergence(name, self.stages)
-        self._trainer: int | None = None
+        self._trainer: ref[Trainer] | None = None
+        self._earlier = 0
+        self._rates: tuple[float, ...] = ()
+        self._rates_due = True
         self._closed_step = 0
         self._closed_epoch: int | None = None
         self._began_epoch = False
@@ -101,15 +105,18 @@ class SaturationMonitor(WatchingCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start a history of its own in every Trainer that fits, under a name that no other monitor in it has."""
-        if stage == "fit" and self._trainer != id(trainer):
-            self._trainer = id(trainer)
-            self.reports.clear()
+        if self._trainer is None or self._trainer() is not trainer:
+            self._trainer = ref(trainer)
+            self._earlier = len(self.reports)
         monitors = [c for c in trainer.callbacks if isinstance(c, SaturationMonitor)]  # type: ignore[attr-defined]
         taken = {other.name for other in monitors[: monitors.index(self)]}
         base, number = self.name, 2
         while self.name in taken:
             self.name, number = f"{base}-{number}", number + 1
-        self._convergence = Convergence(self.name, self.stages)
+        if stage == "fit":
+            del self.reports[: self._earlier]
+            self._earlier = 0
+            self._convergence = Convergence(self.name, self.stages)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attach to the layers; those made in ``configure_model`` exist by now."""
@@ -121,6 +128,7 @@ class SaturationMonitor(WatchingCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where training starts, which is not its beginning in a resumed run."""
         self._convergence.start(trainer)
+        self._rates_due = True
         self._closed_step = trainer.global_step
         self._closed_epoch = None
         self._began_epoch = False  # a run resumed within an epoch does not begin that epoch again
@@ -128,6 +136,12 @@ class SaturationMonitor(WatchingCallback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that the epoch's window will be whole."""
         self._began_epoch = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note the learning rates with which a window begins; when it closes, schedulers have already moved on."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._rates_due:
+            self._rates, self._rates_due = learning_rates(trainer), False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -198,8 +212,10 @@ class SaturationMonitor(WatchingCallback):
 
     @property
     def state_key(self) -> str:
-        """The key of this callback's state in a checkpoint: what is measured, so that two monitors keep apart."""
-        return self._generate_state_key(name=self.name, layers=self.layers, exclude=self.exclude, pooling=self.pooling)
+        """The key of this callback's state in a checkpoint: its name, so that other arguments may change."""
+        if self._trainer is None:  # Trainers refuse two callbacks of one key before `setup` can tell these apart
+            return self._generate_state_key(name=self.name, number=id(self))
+        return self._generate_state_key(name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history: all numbers, and the eigenvalues of each stage's last report."""
@@ -210,13 +226,8 @@ class SaturationMonitor(WatchingCallback):
         """Continue a history; arguments stay those of this run."""
         self.reports[:] = [SaturationReport.from_state(state) for state in state_dict["reports"]]
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Continue the history of the monitor of this name also where its other arguments have changed."""
-        states = checkpoint.get("callbacks", {})
-        if self.state_key not in states:
-            prefix = f"{type(self).__qualname__}{{'name': {self.name!r},"
-            for key in [key for key in states if key.startswith(prefix)]:
-                self.load_state_dict(states[key])
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_trainer": None}  # a copy belongs to no Trainer
 
     @property
     def _closes_epochs(self) -> bool:
@@ -237,6 +248,7 @@ class SaturationMonitor(WatchingCallback):
         if report is None:
             return {}
         self._tracker.windows[stage].reset()
+        self._rates_due |= stage == "train"
         self.reports.append(report)
         return self._values(trainer, report)
 
@@ -256,7 +268,7 @@ class SaturationMonitor(WatchingCallback):
             delta=self.delta,
             output_layers=choose_output_layers(list(layers), self.output_layers),
             partial=partial,
-            learning_rates=learning_rates(trainer),
+            learning_rates=self._rates if trainer.state.fn == TrainerFn.FITTING else (),
         )
 
     def _values(self, trainer: Trainer, report: SaturationReport) -> dict[str, float]:

@@ -29,8 +29,15 @@ class WatchingCallback(Callback):
     def _attach(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker:
         """Put hooks onto the layers of ``pl_module``; ranks that disagree about these all raise, instead of hanging."""
         self._detach()
-        tracker = LayerTracker(pl_module, stages=stages, layers=self.layers, exclude=self.exclude, pooling=self.pooling)
-        agree(dict.fromkeys(tracker.names), group=data_parallel_group(trainer))
+        group = data_parallel_group(trainer)
+        try:
+            tracker = LayerTracker(
+                pl_module, stages=stages, layers=self.layers, exclude=self.exclude, pooling=self.pooling
+            )
+        except ValueError:
+            agree({}, group=group)  # the other ranks, whose model may have these layers, wait for an answer
+            raise
+        agree(dict.fromkeys(tracker.names), group=group)
         tracker.attach()
         self._tracker = tracker
         return tracker

@@ -134,7 +134,7 @@ def test_inference_mode_and_training_share_a_monitor():
     done.test(model, batches(), verbose=False)
     done.fit_loop.max_epochs = 2
     done.fit(model, batches(), batches())
-    assert [report.stage for report in monitor.reports] == ["train", "val", "test", "train", "val"]
+    assert [report.stage for report in monitor.reports] == ["val", "train", "val", "test", "train", "val"]
     for report in monitor.reports:
         assert_holds(report, expected)
 
