@@ -6,6 +6,7 @@ from lightning_saturation.callbacks import (
     SaturationMonitor,
     SaturationStopping,
     SimilarityMonitor,
+    SpectrumMonitor,
 )
 from lightning_saturation.capture import capture, select_layers
 from lightning_saturation.metrics import (
@@ -19,8 +20,13 @@ from lightning_saturation.metrics import (
     Saturation,
     TwoNN,
 )
-from lightning_saturation.report import DimensionReport, SaturationReport, SimilarityMatrix
-from lightning_saturation.tracking import compare_representations, measure_dimension, measure_saturation
+from lightning_saturation.report import DimensionReport, SaturationReport, SimilarityMatrix, SpectrumReport
+from lightning_saturation.tracking import (
+    compare_representations,
+    measure_dimension,
+    measure_saturation,
+    measure_spectrum,
+)
 
 __all__ = [
     "DFTCCA",
@@ -39,10 +45,13 @@ __all__ = [
     "SaturationStopping",
     "SimilarityMatrix",
     "SimilarityMonitor",
+    "SpectrumMonitor",
+    "SpectrumReport",
     "TwoNN",
     "capture",
     "compare_representations",
     "measure_dimension",
     "measure_saturation",
+    "measure_spectrum",
     "select_layers",
 ]

@@ -53,11 +53,9 @@ def eigenvalue_histogram(
 
     Source: *Evolution of Eigenvalue Decay in Deep Networks*, section 2, with damping, deflation and halved products.
     """
-    _check(bins=bins, spikes=spikes, probes=probes, degree=degree, block=block)
-    if method not in ("auto", "exact", "stochastic"):
-        raise ValueError(f"Expected `method` 'auto', 'exact' or 'stochastic', got {method!r}.")
-    if seconds is not None and not seconds > 0:
-        raise ValueError(f"Expected `seconds` > 0 or None, got {seconds}.")
+    check_options(
+        bins=bins, spikes=spikes, probes=probes, degree=degree, seed=seed, block=block, method=method, seconds=seconds
+    )
     outputs, inputs = operator.shape
     # A kernel repeated at many positions: its own spectrum is the spectrum, each eigenvalue that many times.
     kernel, times = operator.factor() if hasattr(operator, "factor") else (operator, 1)
@@ -170,8 +168,13 @@ def _edges(largest: Tensor, bins: int) -> Tensor:
     return torch.linspace(0, top if top > 0 else 1.0, bins + 1, dtype=torch.float64)
 
 
-def _check(**options: int | None) -> None:
-    least = {"spikes": 0, "degree": 2}
-    for name, value in options.items():
+def check_options(*, method: str = "auto", seconds: float | None = None, **counts: int | None) -> None:
+    """Raise a ``ValueError`` for an option of :func:`eigenvalue_histogram` that is out of range for any operator."""
+    least = {"spikes": 0, "degree": 2, "seed": 0}
+    for name, value in counts.items():
         if value is not None and value < least.get(name, 1):
             raise ValueError(f"Expected `{name}` to be at least {least.get(name, 1)}, got {value}.")
+    if method not in ("auto", "exact", "stochastic"):
+        raise ValueError(f"Expected `method` 'auto', 'exact' or 'stochastic', got {method!r}.")
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"Expected `seconds` > 0 or None, got {seconds}.")

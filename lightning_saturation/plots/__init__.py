@@ -8,13 +8,17 @@ from lightning_saturation.plots.dimension import (
 from lightning_saturation.plots.heatmap import heatmap_figure
 from lightning_saturation.plots.overview import overview_figure
 from lightning_saturation.plots.profile import profile_figure
+from lightning_saturation.plots.spectra import evolution_figure, histogram_figure, norms_figure
 from lightning_saturation.plots.spectrum import spectrum_figure
 
 __all__ = [
     "dimension_accuracy_figure",
     "dimension_figure",
     "dimension_history_figure",
+    "evolution_figure",
     "heatmap_figure",
+    "histogram_figure",
+    "norms_figure",
     "overview_figure",
     "profile_figure",
     "spectrum_figure",

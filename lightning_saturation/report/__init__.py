@@ -4,6 +4,7 @@ from lightning_saturation.report.diagnosis import Diagnosis, Finding
 from lightning_saturation.report.dimension import DimensionReport, LayerDimension
 from lightning_saturation.report.dynamics import LearningDynamics
 from lightning_saturation.report.layer import LayerStatistics
+from lightning_saturation.report.operators import SpectrumReport
 from lightning_saturation.report.report import SaturationReport
 from lightning_saturation.report.series import saturation_series
 from lightning_saturation.report.similarity import SimilarityMatrix
@@ -18,6 +19,7 @@ __all__ = [
     "LearningDynamics",
     "SaturationReport",
     "SimilarityMatrix",
+    "SpectrumReport",
     "WidthEstimates",
     "saturation_series",
 ]

@@ -3,6 +3,7 @@
 from lightning_saturation.tracking.compare import compare_representations
 from lightning_saturation.tracking.dimension import measure_dimension
 from lightning_saturation.tracking.measure import measure_saturation
+from lightning_saturation.tracking.operators import measure_spectrum, operator_layers, spectra_over_ranks
 from lightning_saturation.tracking.tracker import LayerTracker, check_output_layers, choose_output_layers
 from lightning_saturation.tracking.window import Window
 
@@ -14,4 +15,7 @@ __all__ = [
     "compare_representations",
     "measure_dimension",
     "measure_saturation",
+    "measure_spectrum",
+    "operator_layers",
+    "spectra_over_ranks",
 ]
