@@ -50,8 +50,8 @@ class MomentsMetric(Metric):
             self.add_state(name, default)
         self.add_state("skipped", torch.zeros((), dtype=torch.int64))
 
-    def add(self, x: Tensor) -> None:
-        """Add rows ``x`` (samples, features)."""
+    def add(self, x: Tensor, *, weight: int = 1) -> None:
+        """Add rows ``x`` (samples, features), each as often as ``weight`` says."""
         if not isinstance(x, Tensor) or x.is_complex():
             raise TypeError(f"Expected `x` to be a real tensor, got {getattr(x, 'dtype', type(x).__name__)}.")
         if x.ndim != 2 or not x.shape[1]:
@@ -67,7 +67,7 @@ class MomentsMetric(Metric):
         if self.products.is_inference() and not torch.is_inference_mode_enabled():
             # What torchmetrics restores or merges in inference mode could not be added to in place outside of it.
             self._set_sums(ShiftedSums(*(tensor.clone() for tensor in self._sums)))
-        self.skipped = self.skipped + add_rows(self._sums, x)
+        self.skipped = self.skipped + add_rows(self._sums, x, weight=weight)
 
     def moments(self) -> Moments | None:
         """Return the moments of this rank's rows, or None before the first."""

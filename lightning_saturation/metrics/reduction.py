@@ -78,14 +78,17 @@ def _check_same_layers(first: Widths, theirs: Widths, rank: int) -> None:
         )
 
 
-def all_reduce_moments(moments: Mapping[str, Moments | None], *, group: Any = None) -> dict[str, Moments]:
+def all_reduce_moments(
+    moments: Mapping[str, Moments | None], *, group: Any = None, widths: Mapping[str, int] | None = None
+) -> dict[str, Moments]:
     """Return the moments of every layer over all ranks, bitwise the same on each; a collective call.
 
     ``moments`` holds the local moments, None for a tracked layer without rows; layers that nobody saw are left out of
-    the result. Costs one handshake and two all-reduces in float64 for all layers together: means first, then scatters
+    the result; ``widths``, where given, are what ranks have agreed on already. Costs one handshake and two all-reduces in float64 for all layers together: means first, then scatters
     about the common mean, so that ranks with distant means lose no digits.
     """
-    widths = agree({name: None if m is None else len(m.mean) for name, m in moments.items()}, group=group)
+    if widths is None:
+        widths = agree({name: None if m is None else len(m.mean) for name, m in moments.items()}, group=group)
     local = {name: moments[name] for name in widths}
     if not is_distributed(group):
         return {name: m for name, m in local.items() if m is not None}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from lightning_saturation.functional.budget import Thinning, take, thinning
 from lightning_saturation.functional.moments import Moments
-from lightning_saturation.metrics import Covariance
+from lightning_saturation.functional.sketch import Sketch, sketch_size
+from lightning_saturation.metrics import Covariance, SketchedCovariance
+from lightning_saturation.tracking.accumulation import Accumulation
 
 # Updating a (features, features) matrix once per step moves more memory than it does arithmetic; about as many rows as
 # features at a time turn it into a matrix product. The bytes bound what a very wide layer may hold.
@@ -15,57 +20,138 @@ _MOST_BYTES = 32 * 2**20
 
 
 class RowBuffer:
-    """The rows of one layer over one window, on their way into a covariance."""
+    """The rows of one layer over one window, on their way into a covariance or the sketch of one."""
 
-    def __init__(self) -> None:
-        self._covariance = Covariance(sync_on_compute=False)
-        self._rows = torch.empty(0, 0)
+    def __init__(self, accumulation: Accumulation = Accumulation()) -> None:  # noqa: B008
+        self._accumulation = accumulation
+        self._exact = Covariance(sync_on_compute=False)
+        self._sketched = SketchedCovariance(sync_on_compute=False)
+        self._rows = self._spare = torch.empty(0, 0)
         self._filled = 0
+        self._pending: tuple[Tensor, int, Any] | None = None  # rows still on their way to another device, their weight
+        self._thinning: Thinning | None = None
+        self._seen = self._seen_before = 0
 
-    def add(self, rows: Tensor) -> None:
-        """Take ``rows`` (samples, features) in; raises ``ValueError`` where their width is not that of the first."""
-        if not len(rows):
+    def add(self, rows: Tensor, *, batches: int | None = None) -> None:
+        """Take ``rows`` (…, features) in; raises ``ValueError`` where their width is not that of the first.
+
+        ``batches`` is how many such calls the window will have, if that is known.
+        """
+        features, count = rows.shape[-1], rows.shape[:-1].numel()
+        if not count:
             return
         dtype = torch.promote_types(rows.dtype, torch.float32)
         if not self._rows.shape[1] or torch.promote_types(dtype, self._rows.dtype) != self._rows.dtype:
             self._flush()
-            self._allocate(rows.shape[1], dtype, rows.device)
-        if rows.shape[1] != self._rows.shape[1]:
-            raise ValueError(f"Expected rows of {self._rows.shape[1]} features as before, got {rows.shape[1]}.")
-        if self._filled + len(rows) > len(self._rows):
-            self._flush()
-        if len(rows) >= len(self._rows):
-            for part in torch.split(rows, len(self._rows)):
-                self._covariance.update(part)
-            return
-        self._rows[self._filled : self._filled + len(rows)].copy_(rows)
-        self._filled += len(rows)
+            self._allocate(features, dtype, self._accumulation.state_device or rows.device)
+        if features != self._rows.shape[1]:
+            raise ValueError(f"Expected rows of {self._rows.shape[1]} features as before, got {features}.")
+        chosen = self._choose(rows, count, batches)
+        for part in _parts(chosen, len(self._rows)):
+            self._collect(part)
 
     def moments(self) -> Moments | None:
-        """Return the moments of all rows, or None where there were none."""
-        self._flush()
-        return self._covariance.moments()
+        """Return the moments of all rows, each counted with its weight, or None where there were none."""
+        self._settle()
+        return self._exact.moments()
+
+    def sketch(self) -> Sketch | None:
+        """Return the sketch of all rows, each counted with its weight, or None where there were none."""
+        self._settle()
+        return self._sketched.sketch()
 
     @property
     def skipped(self) -> int:
         """How many rows were left out for NaN or infinity."""
-        self._flush()
-        return int(self._covariance.skipped)
+        self._settle()
+        return int(self._exact.skipped) + int(self._sketched.skipped)
+
+    @property
+    def stride(self) -> int:
+        """How many rows each of the last rows taken stands for."""
+        return self._thinning.stride if self._thinning is not None else 1
 
     def reset(self) -> None:
-        """Forget all rows."""
-        self._filled = 0
-        self._covariance.reset()
+        """Forget all rows; how many there were tells how many to expect."""
+        self._filled, self._pending, self._thinning = 0, None, None
+        self._seen, self._seen_before = 0, self._seen or self._seen_before
+        self._exact.reset()
+        self._sketched.reset()
+
+    def _choose(self, rows: Tensor, count: int, batches: int | None) -> Tensor:
+        """Return the rows that the budget leaves, without making a copy of all of them first."""
+        self._seen += count
+        budget = self._accumulation.budget(rows.shape[-1])
+        if budget is None:
+            return rows
+        if self._thinning is None:
+            expected = self._seen_before or (count * batches if batches else None)
+            self._thinning = thinning(budget, expected=expected)
+        before = self._thinning.stride
+        after, picked = take(self._thinning, count)
+        if after.stride != before:
+            self._flush()  # what is collected so far has another weight
+        self._thinning = after
+        if picked is None:
+            return rows
+        picked = picked.to(rows.device, non_blocking=True)
+        return rows[torch.unravel_index(picked, rows.shape[:-1])] if rows.ndim > 2 else rows[picked]
+
+    def _collect(self, rows: Tensor) -> None:
+        """Put ``rows`` (samples, features), no more than fit, into the buffer."""
+        if self._filled + len(rows) > len(self._rows):
+            self._flush()
+        if len(rows) == len(self._rows) and rows.device == self._rows.device:
+            self._update(rows, self.stride)
+            return
+        self._rows[self._filled : self._filled + len(rows)].copy_(rows, non_blocking=True)
+        self._filled += len(rows)
 
     def _allocate(self, features: int, dtype: torch.dtype, device: torch.device) -> None:
         fitting = _MOST_BYTES // (features * dtype.itemsize) if features else 0
+        wanted = sketch_size(features) if self._accumulation.sketches(features) else max(_LEAST_ROWS, features)
+        shape = (max(1, min(wanted, fitting)), features)
+        pinned = device.type == "cpu" and torch.cuda.is_available()
         # Born outside of inference mode, in which Lightning validates, so that training may write into it too.
         with torch.inference_mode(False):
-            self._rows = torch.empty(
-                max(1, min(max(_LEAST_ROWS, features), fitting)), features, dtype=dtype, device=device
-            )
+            self._rows = torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
+            self._spare = torch.empty(shape, dtype=dtype, device=device, pin_memory=True) if pinned else self._spare
 
     def _flush(self) -> None:
-        if self._filled:
-            filled, self._filled = self._filled, 0
-            self._covariance.update(self._rows[:filled])
+        """Hand over what is collected: at once on its own device, else when the copies have long arrived."""
+        if not self._filled:
+            return
+        rows, self._filled = self._rows[: self._filled], 0
+        if not rows.is_pinned():
+            self._update(rows, self.stride)
+            return
+        self._fold_pending()
+        arrived = torch.cuda.Event()
+        arrived.record()
+        self._pending = rows, self.stride, arrived
+        self._rows, self._spare = self._spare, self._rows
+
+    def _fold_pending(self) -> None:
+        if self._pending is not None:
+            (rows, weight, arrived), self._pending = self._pending, None
+            arrived.synchronize()
+            self._update(rows, weight)
+
+    def _settle(self) -> None:
+        self._flush()
+        self._fold_pending()
+
+    def _update(self, rows: Tensor, weight: int) -> None:
+        if self._accumulation.sketches(rows.shape[1]):
+            self._sketched.update(rows, weight)
+        else:
+            self._exact.add(rows, weight=weight)
+
+
+def _parts(rows: Tensor, most: int) -> list[Tensor]:
+    """Return ``rows`` (…, features) in parts (samples, features) of at most ``most``; only parts are ever copied."""
+    if rows.ndim == 2:
+        return [rows] if len(rows) <= most else list(rows.split(most))
+    inner = rows.shape[1:-1].numel()
+    outer = max(1, most // inner)
+    return [part for group in rows.split(outer) for part in group.flatten(0, -2).split(most)]
