@@ -13,7 +13,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.callbacks.convergence import Convergence
-from lightning_saturation.callbacks.progress import data_parallel_group, learning_rates, logged_step
+from lightning_saturation.callbacks.progress import (
+    batches_per_window,
+    data_parallel_group,
+    learning_rates,
+    logged_step,
+)
 from lightning_saturation.callbacks.watching import WatchingCallback
 from lightning_saturation.functional.plateau import Plateau
 from lightning_saturation.functional.pooling import Pooling, check_pooling
@@ -21,6 +26,7 @@ from lightning_saturation.functional.spectrum import check_delta
 from lightning_saturation.loggers import write_reports, write_scalars, write_window
 from lightning_saturation.report import SaturationReport
 from lightning_saturation.tracking import check_output_layers, choose_output_layers
+from lightning_saturation.tracking.accumulation import CovarianceKind, MaxSamples, accumulation
 
 _STAGES = ("train", "val", "test")
 _SUMMARIES = ("average", "drift", "converged")
@@ -51,6 +57,13 @@ class SaturationMonitor(WatchingCallback):
         save_dir: folder for ``{name}.csv``, ``{name}.json`` and ``{name}.png`` at the end, however it comes.
         log_windows: write each window's table and spectra, and the heatmap so far, to the loggers when it closes. They
             make a run's folder grow: tables and pictures are files, window by window.
+        covariance: ``"exact"``; ``"sketch"``, a 32nd of the memory, with certified bounds on saturation in report and
+            table; ``"auto"``, exact up to 4,096 features.
+        max_samples: rows to take of a layer in a window, evenly spread over it and over positions; None for all,
+            ``"auto"`` for eight times the layer's width and at least 4,096, which saves most of the cost where every
+            position is a row. By default ``"auto"`` with ``pooling="positions"``, else None.
+        state_device: where rows are accumulated, such as ``"cpu"`` to keep the GPU's memory free; None for the layer's
+            own device.
 
     Raises:
         ValueError: for an argument out of range, here; for a layer that the model lacks or a model without supported
@@ -71,6 +84,9 @@ class SaturationMonitor(WatchingCallback):
         name: str = "saturation",
         save_dir: str | os.PathLike[str] | None = None,
         log_windows: bool = False,
+        covariance: CovarianceKind = "auto",
+        max_samples: MaxSamples = "default",
+        state_device: str | None = None,
     ) -> None:
         self.stages = (stages,) if isinstance(stages, str) else tuple(stages)
         if not self.stages or not set(self.stages) <= set(_STAGES):
@@ -84,6 +100,9 @@ class SaturationMonitor(WatchingCallback):
         self.output_layers = output_layers
         self.delta = check_delta(delta)
         self.pooling = check_pooling(pooling)
+        self.accumulation = accumulation(
+            covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=self.pooling
+        )
         self.every_n_train_steps = every_n_train_steps
         self.name = name
         self.save_dir = save_dir
@@ -134,7 +153,8 @@ class SaturationMonitor(WatchingCallback):
         self._began_epoch = False  # a run resumed within an epoch does not begin that epoch again
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that the epoch's window will be whole."""
+        """Note that the epoch's window will be whole, and how long it will be."""
+        self._expect("train", batches_per_window(trainer, "train", self.every_n_train_steps))
         self._began_epoch = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

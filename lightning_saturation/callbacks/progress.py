@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -20,6 +21,16 @@ def fraction_done(trainer: Trainer) -> float | None:
     if trainer.max_steps is not None and trainer.max_steps > 0:
         shares.append(trainer.global_step / trainer.max_steps)
     return min(1.0, max(shares)) if shares else None
+
+
+def batches_per_window(trainer: Trainer, stage: str, every_n_steps: int | None = None) -> int | None:
+    """Return how many batches a window of ``stage`` has on this rank, or None where the data has no known length."""
+    if stage == "train" and every_n_steps is not None:
+        return every_n_steps * trainer.accumulate_grad_batches
+    counts = {"train": trainer.num_training_batches, "val": trainer.num_val_batches, "test": trainer.num_test_batches}
+    of_stage = counts[stage]
+    batches = math.fsum(of_stage) if isinstance(of_stage, list) else of_stage
+    return int(batches) if math.isfinite(batches) else None
 
 
 def logged_step(trainer: Trainer, *, inside_batch: bool = False) -> int:

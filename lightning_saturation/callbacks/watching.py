@@ -8,10 +8,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_saturation.callbacks.progress import data_parallel_group
+from lightning_saturation.callbacks.progress import batches_per_window, data_parallel_group
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.metrics.reduction import agree
 from lightning_saturation.tracking import LayerTracker
+from lightning_saturation.tracking.accumulation import Accumulation
 
 
 class WatchingCallback(Callback):
@@ -24,6 +25,7 @@ class WatchingCallback(Callback):
     layers: Sequence[str] | None
     exclude: Sequence[str]
     pooling: Pooling
+    accumulation: Accumulation
     _tracker: LayerTracker | None = None
 
     def _attach(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker:
@@ -32,7 +34,12 @@ class WatchingCallback(Callback):
         group = data_parallel_group(trainer)
         try:
             tracker = LayerTracker(
-                pl_module, stages=stages, layers=self.layers, exclude=self.exclude, pooling=self.pooling
+                pl_module,
+                stages=stages,
+                layers=self.layers,
+                exclude=self.exclude,
+                pooling=self.pooling,
+                accumulation=self.accumulation,
             )
         except ValueError:
             agree({}, group=group)  # the other ranks, whose model may have these layers, wait for an answer
@@ -47,6 +54,11 @@ class WatchingCallback(Callback):
         if self._tracker is not None:
             self._tracker.detach()
             self._tracker = None
+
+    def _expect(self, stage: str, batches: int | None) -> None:
+        """Say how many batches the windows of ``stage`` have, None where nobody knows."""
+        if self._tracker is not None and stage in self._tracker.windows:
+            self._tracker.windows[stage].batches = batches
 
     def _record(self, stage: str | None) -> None:
         if self._tracker is not None:
@@ -65,6 +77,14 @@ class WatchingCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count no longer, also where ``on_train_batch_start`` of the module ended the epoch."""
         self._record(None)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note how long the window will be."""
+        self._expect("val", batches_per_window(trainer, "val"))
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note how long the window will be."""
+        self._expect("test", batches_per_window(trainer, "test"))
 
     def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Count the forward passes of this batch, unless it is a sanity check."""

@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_saturation.capture import compiled
 from lightning_saturation.capture.select import layout_of, select_layers, width_of
-from lightning_saturation.functional.pooling import Pooling, check_pooling, pool, pool_ragged
+from lightning_saturation.capture.sharded import gather_features
+from lightning_saturation.functional.pooling import Pooling, check_pooling, pool, pool_ragged, positions_view
 
 Record = Callable[[str, Tensor], None]
 
@@ -45,8 +46,9 @@ class Capture:
     """What :func:`capture` returns. ``record`` may change at any time; while it is None, nothing is handed over.
 
     ``trouble(name, error)``, where given, is told of an output that cannot be made into rows, which is then left out;
-    otherwise such an error goes through the model's forward. ``sharded`` holds layers whose outputs are narrower than
-    they say, as with tensor parallelism: their rows are not handed over.
+    otherwise such an error goes through the model's forward. With ``views``, every position's row comes as a view
+    (samples, positions, features), not yet copied. Outputs that tensor parallelism has cut along their features are
+    gathered; ``sharded`` holds layers for which that fails: their rows are not handed over.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Capture:
         exclude: Sequence[str] = (),
         pooling: Pooling | None = "mean",
         trouble: Callable[[str, Exception], None] | None = None,
+        views: bool = False,
     ) -> None:
+        self._views = views
         self._pooling = None if pooling is None else check_pooling(pooling)
         self._model = model
         self._layers = select_layers(model, layers, exclude)
@@ -105,7 +109,7 @@ class Capture:
         if self.record is None or _in_backward() or _is_transformed():
             return
         try:
-            rows = rows_of(module, output, self._pooling)
+            rows = rows_of(module, output, self._pooling, views=self._views)
         except Exception as error:
             if self._trouble is None:
                 raise
@@ -121,17 +125,22 @@ class Capture:
         """How outputs become rows."""
         return self._pooling
 
+    @property
+    def views(self) -> bool:
+        """Whether every position's row comes as a view."""
+        return self._views
+
 
 class _Hook:
     """A forward hook that copies and pickles as one that does nothing: a copy of the model is not the watched model."""
 
     def __init__(self, owner: Capture, token: Tensor, number: int, index: int) -> None:
         self.owner, self.token, self.number, self.index = owner, token, number, index
-        self.pooling = owner.pooling
+        self.pooling, self.views = owner.pooling, owner.views
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
-            rows = rows_of(module, output, self.pooling)
+            rows = rows_of(module, output, self.pooling, views=self.views)
             if rows is not None:
                 compiled.record(rows, self.token, self.number, self.index)
         else:
@@ -149,7 +158,7 @@ def _nothing(*_: object) -> None:
     """Do nothing."""
 
 
-def rows_of(module: nn.Module, output: Any, pooling: Pooling | None) -> Tensor | None:
+def rows_of(module: nn.Module, output: Any, pooling: Pooling | None, *, views: bool = False) -> Tensor | None:
     """Return the rows of what ``module`` put out, or None where the output is only a shard of the layer's width."""
     while isinstance(output, tuple | list) and not isinstance(output, PackedSequence):
         output = output[0]  # LSTM, GRU, multi-head attention: the features come first
@@ -167,8 +176,17 @@ def rows_of(module: nn.Module, output: Any, pooling: Pooling | None) -> Tensor |
     layout = layout_of(module, output.ndim)
     expected = width_of(module)
     if expected is not None and output.shape[layout.features] != expected:
-        return None
-    return output if pooling is None else pool(output, layout=layout, pooling=pooling)
+        if torch.compiler.is_compiling():
+            return None
+        whole = gather_features(module, output, dim=output.ndim + layout.features, features=expected)
+        if whole is None:
+            return None
+        output = whole
+    if pooling is None:
+        return output
+    if views and pooling == "positions":
+        return positions_view(output, layout=layout)
+    return pool(output, layout=layout, pooling=pooling)
 
 
 def _in_backward() -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_saturation.functional.krylov import BlockKrylov
 from lightning_saturation.functional.ritz import RitzBounds, is_positive
 from lightning_saturation.functional.shapes import Float
-from lightning_saturation.functional.spectrum import check_delta
+from lightning_saturation.functional.spectrum import check_delta, covariance_eigenvalues
 
 # Below this width the dense solver takes a fraction of a second and the bookkeeping of the fast one does not pay.
 DENSE_BELOW = 1024
@@ -43,7 +43,7 @@ def dense_spectrum(covariance: Float[Tensor, "features features"]) -> TopSpectru
     Raises ``ValueError`` for NaN or infinity, which ``eigvalsh`` may pass over in silence.
     """
     matrix = _checked(covariance)
-    eigenvalues = torch.linalg.eigvalsh(matrix).flip(0)
+    eigenvalues = covariance_eigenvalues(matrix)
     return TopSpectrum(eigenvalues, len(matrix), float(matrix.trace()), float(matrix.square().sum()))
 
 

@@ -58,7 +58,7 @@ def add_rows(
     # Autocast would run the product in half precision; float64 is immune to it, other accumulators are not.
     with torch.autocast(rows.device.type, enabled=False):
         if slow_double(rows.device) if single is None else single:
-            for part in rows.split(SINGLE_ROWS):
+            for part in torch.split(rows, SINGLE_ROWS):
                 sums.products.add_(single_products(part), alpha=weight)
         else:
             sums.products.addmm_(rows.T, rows, alpha=weight)

@@ -67,6 +67,23 @@ def pool(output: Tensor, *, layout: Layout = Layout(), pooling: Pooling = "mean"
     return rows.flatten(0, 1) if pooling == "positions" else rows.flatten(1)
 
 
+def positions_view(output: Tensor, *, layout: Layout = Layout()) -> Tensor:  # noqa: B008
+    """Return every position of a layer's ``output`` as a view (samples, positions, features), without a copy.
+
+    Rows can be chosen from it before the rest is moved. An output without positions comes as (samples, features).
+
+    >>> positions_view(torch.zeros(2, 5, 3, 4), layout=Layout(features=-3, unbatched=3)).shape
+    torch.Size([2, 12, 5])
+    """
+    batch = layout.batch
+    if output.ndim <= layout.unbatched:
+        output, batch = output.unsqueeze(0), 0
+    if output.ndim == 2:
+        return output
+    rows = output.movedim((batch, output.ndim + layout.features), (0, -1))
+    return rows.flatten(1, -2)
+
+
 def pool_ragged(sequences: Iterable[Tensor], *, pooling: Pooling = "mean") -> Tensor:
     """Return the rows of ``sequences`` (positions, features) of different lengths, each pooled without padding.
 

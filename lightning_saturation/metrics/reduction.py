@@ -84,8 +84,9 @@ def all_reduce_moments(
     """Return the moments of every layer over all ranks, bitwise the same on each; a collective call.
 
     ``moments`` holds the local moments, None for a tracked layer without rows; layers that nobody saw are left out of
-    the result; ``widths``, where given, are what ranks have agreed on already. Costs one handshake and two all-reduces in float64 for all layers together: means first, then scatters
-    about the common mean, so that ranks with distant means lose no digits.
+    the result. Costs one handshake, unless ranks have agreed on ``widths`` already, and two all-reduces in float64 for
+    all layers together: means first, then scatters about the common mean, so that ranks with distant means lose no
+    digits.
     """
     if widths is None:
         widths = agree({name: None if m is None else len(m.mean) for name, m in moments.items()}, group=group)

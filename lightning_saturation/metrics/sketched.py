@@ -70,7 +70,7 @@ class SketchedCovariance(Metric):
             self._set(empty_sketch(x.shape[1], size=self.size, device=accumulation_device(x.device)))
         if x.shape[1] != len(self.mean):
             raise ValueError(f"Expected `x` with {len(self.mean)} features as before, got {x.shape[1]}.")
-        for part in x.split(len(self.rows)):
+        for part in torch.split(x, len(self.rows)):
             sketch, skipped = add_to_sketch(self._sketch, part, weight=weight)
             self._set(sketch)
             self.skipped = self.skipped + skipped.to(self.skipped.device)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from lightning_saturation.functional import spectrum
+from lightning_saturation.functional.bracket import dimension_bracket, estimated_eigenvalues
+from lightning_saturation.functional.eigen import TopSpectrum, effective_rank_bounds
+from lightning_saturation.functional.sketch import Sketch
 
 
 @dataclass(frozen=True)
 class LayerStatistics:
     """What one layer's covariance says; every number but ``features`` and ``samples`` is NaN where it is missing.
 
-    ``skipped`` counts rows left out because they held NaN or infinity. ``eigenvalues`` are those of the covariance,
-    float64 on the CPU, largest first, or None where they were not kept or the eigenproblem failed.
+    ``samples`` are the rows that the numbers rest on; under a budget these are some of the rows there were. ``skipped``
+    counts rows left out because they held NaN or infinity. ``eigenvalues`` are those of the covariance, float64 on the
+    CPU, largest first: all of them or, of wide layers, those that the intrinsic dimension counts; or None where they
+    were not kept or the eigenproblem failed. ``saturation_lower`` and ``saturation_upper`` are certain: they meet in
+    ``saturation`` unless the layer was sketched. Of a sketch all other numbers are estimates, but the total variance;
+    of a wide exact layer only the effective rank is, to about a percent.
     """
 
     features: int
@@ -29,6 +36,8 @@ class LayerStatistics:
     total_variance: float
     skipped: int = 0
     eigenvalues: Tensor | None = field(default=None, compare=False, repr=False)
+    saturation_lower: float = math.nan
+    saturation_upper: float = math.nan
 
     @classmethod
     def from_eigenvalues(
@@ -51,7 +60,62 @@ class LayerStatistics:
             total_variance=float(eigenvalues.sum()),
             skipped=skipped,
             eigenvalues=eigenvalues,
+            saturation_lower=k / features,
+            saturation_upper=k / features,
         )
+
+    @classmethod
+    def from_spectrum(
+        cls, top: TopSpectrum | None, features: int, samples: int, skipped: int = 0, *, delta: float = 0.99
+    ) -> LayerStatistics:
+        """Return the statistics of a covariance of which ``top`` holds all that ``delta`` needs; None for a failure."""
+        if top is None or top.complete or samples == 0:
+            eigenvalues = None if top is None else top.eigenvalues
+            return cls.from_eigenvalues(eigenvalues, features=features, samples=samples, skipped=skipped, delta=delta)
+        values = top.eigenvalues.double().cpu()
+        k = len(values)
+        missing = delta * top.total - float(values[: k - 1].sum())
+        return cls(
+            features=features,
+            samples=samples,
+            intrinsic_dimension=k,
+            saturation=k / features,
+            continuous_saturation=(k - 1 + min(max(missing / float(values[-1]), 0.0), 1.0)) / features,
+            effective_rank=math.sqrt(math.prod(effective_rank_bounds(top))),
+            participation_ratio=top.total**2 / top.squares,
+            stable_rank=top.total / float(values[0]),
+            total_variance=top.total,
+            skipped=skipped,
+            eigenvalues=values,
+            saturation_lower=k / features,
+            saturation_upper=k / features,
+        )
+
+    @classmethod
+    def from_sketch(cls, sketch: Sketch, samples: int, skipped: int = 0, *, delta: float = 0.99) -> LayerStatistics:
+        """Return the statistics that ``sketch`` estimates, with saturation between its certified bounds."""
+        features = len(sketch.mean)
+        # Rows may count several times in the sketch; the variance is that of the rows there are.
+        seen = max(int(sketch.samples), 2)
+        eigenvalues = estimated_eigenvalues(sketch) * ((seen - 1) / seen * samples / max(samples - 1, 1))
+        guess = cls.from_eigenvalues(eigenvalues, features=features, samples=samples, skipped=skipped, delta=delta)
+        if samples == 0:
+            return guess
+        lower, upper = dimension_bracket(sketch, delta=delta)
+        k = min(max(guess.intrinsic_dimension, lower), upper)
+        return replace(
+            guess,
+            intrinsic_dimension=k,
+            saturation=k / features,
+            continuous_saturation=min(max(guess.continuous_saturation, (lower - 1) / features), upper / features),
+            saturation_lower=lower / features,
+            saturation_upper=upper / features,
+        )
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether ``saturation`` is the only one possible."""
+        return self.saturation_lower == self.saturation_upper
 
     @property
     def too_few_samples(self) -> bool:

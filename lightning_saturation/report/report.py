@@ -21,6 +21,8 @@ _RECORDED = (
     "skipped",
     "intrinsic_dimension",
     "saturation",
+    "saturation_lower",
+    "saturation_upper",
     "continuous_saturation",
     "effective_rank",
     "participation_ratio",
@@ -156,9 +158,11 @@ class SaturationReport:
 
 
 def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:
+    uncertain = not (layer.is_certain or math.isnan(layer.saturation_lower))
     notes = [
         "output layer, not in the average" if output else "",
         "fewer samples than needed" if layer.too_few_samples else "",
+        f"between {layer.saturation_lower:.3f} and {layer.saturation_upper:.3f}" if uncertain else "",
         f"{layer.skipped} rows with NaN or infinity left out" if layer.skipped else "",
     ]
     return (

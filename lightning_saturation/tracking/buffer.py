@@ -27,7 +27,7 @@ class RowBuffer:
         self._exact = Covariance(sync_on_compute=False)
         self._sketched = SketchedCovariance(sync_on_compute=False)
         self._rows = self._spare = torch.empty(0, 0)
-        self._filled = 0
+        self._filled, self._pinned = 0, False
         self._pending: tuple[Tensor, int, Any] | None = None  # rows still on their way to another device, their weight
         self._thinning: Thinning | None = None
         self._seen = self._seen_before = 0
@@ -67,6 +67,18 @@ class RowBuffer:
         return int(self._exact.skipped) + int(self._sketched.skipped)
 
     @property
+    def features(self) -> int:
+        """How wide the rows are; 0 before the first."""
+        return int(self._rows.shape[1])
+
+    @property
+    def taken(self) -> int:
+        """How many rows there are, a row of a longer stride than others' for one; of a window in parts, the least."""
+        self._settle()
+        own = self._sketched if self._accumulation.sketches(self.features) else self._exact
+        return int(own.samples) // self.stride
+
+    @property
     def stride(self) -> int:
         """How many rows each of the last rows taken stands for."""
         return self._thinning.stride if self._thinning is not None else 1
@@ -104,14 +116,14 @@ class RowBuffer:
         if len(rows) == len(self._rows) and rows.device == self._rows.device:
             self._update(rows, self.stride)
             return
-        self._rows[self._filled : self._filled + len(rows)].copy_(rows, non_blocking=True)
+        self._rows[self._filled : self._filled + len(rows)].copy_(rows, non_blocking=self._pinned)
         self._filled += len(rows)
 
     def _allocate(self, features: int, dtype: torch.dtype, device: torch.device) -> None:
         fitting = _MOST_BYTES // (features * dtype.itemsize) if features else 0
         wanted = sketch_size(features) if self._accumulation.sketches(features) else max(_LEAST_ROWS, features)
         shape = (max(1, min(wanted, fitting)), features)
-        pinned = device.type == "cpu" and torch.cuda.is_available()
+        pinned = self._pinned = device.type == "cpu" and torch.cuda.is_available()
         # Born outside of inference mode, in which Lightning validates, so that training may write into it too.
         with torch.inference_mode(False):
             self._rows = torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
@@ -122,11 +134,11 @@ class RowBuffer:
         if not self._filled:
             return
         rows, self._filled = self._rows[: self._filled], 0
-        if not rows.is_pinned():
+        if not self._pinned:
             self._update(rows, self.stride)
             return
         self._fold_pending()
-        arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
         self._pending = rows, self.stride, arrived
         self._rows, self._spare = self._spare, self._rows
@@ -151,7 +163,7 @@ class RowBuffer:
 def _parts(rows: Tensor, most: int) -> list[Tensor]:
     """Return ``rows`` (…, features) in parts (samples, features) of at most ``most``; only parts are ever copied."""
     if rows.ndim == 2:
-        return [rows] if len(rows) <= most else list(rows.split(most))
+        return [rows] if len(rows) <= most else list(torch.split(rows, most))
     inner = rows.shape[1:-1].numel()
     outer = max(1, most // inner)
-    return [part for group in rows.split(outer) for part in group.flatten(0, -2).split(most)]
+    return [part for group in torch.split(rows, outer) for part in torch.split(group.flatten(0, -2), most)]

@@ -15,6 +15,7 @@ from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.functional.spectrum import check_delta
 from lightning_saturation.metrics.reduction import LOCAL
 from lightning_saturation.report import SaturationReport
+from lightning_saturation.tracking.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.tracking.tracker import LayerTracker, check_output_layers, choose_output_layers
 
 
@@ -31,14 +32,17 @@ def measure_saturation(
     device: torch.device | str | None = None,
     progress: bool = True,
     process_group: Any = None,
+    covariance: CovarianceKind = "auto",
+    max_samples: MaxSamples = "default",
+    state_device: torch.device | str | None = None,
 ) -> SaturationReport:
     """Return the saturation of the layers of ``model`` over ``batches``, as the model is in evaluation mode.
 
     A batch is a tensor, a tuple or list whose first element is the input (labels may follow), or a dict of keyword
     arguments. The model runs without gradients on its own device, or on ``device`` for as long as this lasts; its modes
-    and device are restored. ``layers``, ``exclude``, ``output_layers``, ``delta`` and ``pooling`` are those of
-    :class:`~lightning_saturation.SaturationMonitor`. With a ``process_group`` the numbers are those over its ranks,
-    and this is a collective call.
+    and device are restored. ``layers``, ``exclude``, ``output_layers``, ``delta``, ``pooling``, ``covariance``,
+    ``max_samples`` and ``state_device`` are those of :class:`~lightning_saturation.SaturationMonitor`. With a
+    ``process_group`` the numbers are those over its ranks, and this is a collective call.
 
     Raises ``ValueError`` for unknown layers, a ``delta`` outside (0, 1], an unknown pooling, or no batch.
 
@@ -49,9 +53,11 @@ def measure_saturation(
     320
     """
     check_delta(delta)
-    tracker = LayerTracker(model, stages=("test",), layers=layers, exclude=exclude, pooling=pooling)
+    kept = accumulation(covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=pooling)
+    tracker = LayerTracker(model, stages=("test",), layers=layers, exclude=exclude, pooling=pooling, accumulation=kept)
     check_output_layers(tracker.names, output_layers)
     window = tracker.windows["test"]
+    window.batches = length(batches, max_batches)
     with evaluating(model, device) as home:
         tracker.attach()
         try:

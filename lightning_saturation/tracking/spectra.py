@@ -10,20 +10,26 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_saturation.functional.eigen import TopSpectrum, top_spectrum
 from lightning_saturation.functional.moments import Moments, covariance
-from lightning_saturation.functional.spectrum import covariance_eigenvalues
 from lightning_saturation.metrics.reduction import is_distributed, wire_device
 
 
-def eigenvalues_over_ranks(moments: Mapping[str, Moments], *, group: Any = None) -> dict[str, Tensor | None]:
-    """Return every layer's eigenvalues (features,) on the CPU, bitwise the same on all ranks; None where that failed.
+def spectra_over_ranks(
+    moments: Mapping[str, Moments], *, delta: float = 0.99, group: Any = None
+) -> dict[str, TopSpectrum | None]:
+    """Return every layer's spectrum on the CPU, bitwise the same on all ranks; None where that failed.
+
+    Of narrow layers it holds all eigenvalues, of wide ones at least those that decide the intrinsic dimension.
 
     ``moments`` must already be the same on all ranks. Each rank solves its share; one all-reduce brings them together.
     """
     rank, world = (dist.get_rank(group), dist.get_world_size(group)) if is_distributed(group) else (0, 1)
     mine = _shares({name: len(m.mean) for name, m in moments.items()}, world)[rank]
     solved = {
-        name: _solve(name, m) if name in mine else torch.zeros(len(m.mean), dtype=torch.float64)
+        name: _pack(_solve(name, m, delta), len(m.mean))
+        if name in mine
+        else torch.zeros(len(m.mean) + 3, dtype=torch.float64)
         for name, m in moments.items()
     }
     if world > 1 and solved:
@@ -31,7 +37,7 @@ def eigenvalues_over_ranks(moments: Mapping[str, Moments], *, group: Any = None)
         dist.all_reduce(packed, group=group)
         parts = torch.split(packed.cpu(), [len(part) for part in solved.values()])
         solved = dict(zip(solved, parts, strict=True))
-    return {name: None if part.isnan().any() else part for name, part in solved.items()}
+    return {name: _unpack(part) for name, part in solved.items()}
 
 
 def _shares(widths: Mapping[str, int], world: int) -> list[set[str]]:
@@ -45,10 +51,28 @@ def _shares(widths: Mapping[str, int], world: int) -> list[set[str]]:
     return shares
 
 
-def _solve(name: str, moments: Moments) -> Tensor:
-    """Return the eigenvalues on the CPU, NaN where the problem cannot be solved."""
+def _solve(name: str, moments: Moments, delta: float) -> TopSpectrum | None:
+    """Return the spectrum, or None where the problem cannot be solved."""
     try:
-        return covariance_eigenvalues(covariance(moments)).cpu()
+        return top_spectrum(covariance(moments), delta=delta)
     except (ValueError, RuntimeError) as error:
         warnings.warn(f"The saturation of layer {name!r} is missing in this window: {error}", stacklevel=2)
-        return torch.full((len(moments.mean),), torch.nan, dtype=torch.float64)
+        return None
+
+
+def _pack(spectrum: TopSpectrum | None, features: int) -> Tensor:
+    """Return a vector (features + 3,) that adds up with zeros of other ranks; NaN stands for None."""
+    if spectrum is None:
+        return torch.full((features + 3,), torch.nan, dtype=torch.float64)
+    packed = torch.zeros(features + 3, dtype=torch.float64)
+    known = len(spectrum.eigenvalues)
+    packed[:3] = torch.tensor([known, spectrum.total, spectrum.squares], dtype=torch.float64)
+    packed[3 : 3 + known] = spectrum.eigenvalues.cpu()
+    return packed
+
+
+def _unpack(packed: Tensor) -> TopSpectrum | None:
+    if packed.isnan().any():
+        return None
+    known, total, squares = packed[:3].tolist()
+    return TopSpectrum(packed[3 : 3 + round(known)].clone(), len(packed) - 3, total, squares)

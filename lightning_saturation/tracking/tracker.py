@@ -10,6 +10,8 @@ from torch import nn
 
 from lightning_saturation.capture import Capture
 from lightning_saturation.functional.pooling import Pooling
+from lightning_saturation.tracking.accumulation import Accumulation
+from lightning_saturation.tracking.accumulation import accumulation as resolve
 from lightning_saturation.tracking.window import Window
 
 
@@ -27,12 +29,16 @@ class LayerTracker:
         layers: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         pooling: Pooling = "mean",
+        accumulation: Accumulation | None = None,
     ) -> None:
-        self._capture = Capture(model, None, layers=layers, exclude=exclude, pooling=pooling, trouble=self._trouble)
+        self._capture = Capture(
+            model, None, layers=layers, exclude=exclude, pooling=pooling, trouble=self._trouble, views=True
+        )
         self._recording: str | None = None
         self._warned: set[str] = set()
         self.names = self._capture.names
-        self.windows = {stage: Window(self.names) for stage in stages}
+        kept = resolve(pooling=pooling) if accumulation is None else accumulation
+        self.windows = {stage: Window(self.names, kept) for stage in stages}
 
     def attach(self) -> None:
         """Put the hooks onto the model."""

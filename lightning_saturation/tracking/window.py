@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_saturation.metrics.reduction import all_reduce_moments, is_distributed, wire_device
+from lightning_saturation.functional.moments import Moments
+from lightning_saturation.functional.sketch import sketch_size
+from lightning_saturation.metrics.reduction import agree, all_reduce_moments, is_distributed, wire_device
+from lightning_saturation.metrics.sketch_reduction import merge_over_ranks
 from lightning_saturation.report import LayerStatistics
+from lightning_saturation.tracking.accumulation import Accumulation
 from lightning_saturation.tracking.buffer import RowBuffer
-from lightning_saturation.tracking.spectra import eigenvalues_over_ranks
+from lightning_saturation.tracking.spectra import spectra_over_ranks
 
 
 class Window:
-    """What the layers called ``names`` put out since the last ``reset``."""
+    """What the layers called ``names`` put out since the last ``reset``, kept as ``accumulation`` says."""
 
     quantity = "saturation"
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], accumulation: Accumulation = Accumulation()) -> None:  # noqa: B008
         self._names = tuple(names)
+        self._accumulation = accumulation
+        self.batches: int | None = None
+        """How many batches the window will have, where that is known: then a budget is spent evenly from the start."""
         self._buffers: dict[str, RowBuffer] = {}  # in the order in which layers first ran
         self._seen: dict[str, None] = {}
         self._troubled: set[str] = set()
@@ -33,11 +40,11 @@ class Window:
         return not self._seen
 
     def add(self, name: str, rows: Tensor) -> None:
-        """Take in ``rows`` (samples, features) of layer ``name``; whatever fails is left out, with one warning."""
+        """Take in ``rows`` (…, features) of layer ``name``; whatever fails is left out, with one warning."""
         try:
             if name not in self._buffers:
-                self._buffers[name] = RowBuffer()
-            self._buffers[name].add(rows)
+                self._buffers[name] = RowBuffer(self._accumulation)
+            self._buffers[name].add(rows, batches=self.batches)
             self._seen[name] = None
         except Exception as error:  # a user's training must not end because of a diagnostic
             self.trouble(name, error)
@@ -56,15 +63,25 @@ class Window:
         """
         seen = [name for name in self._buffers if name in self._seen]
         unseen = [name for name in self._names if name not in self._seen]
-        local = {**{name: self._buffers[name].moments() for name in seen}, **dict.fromkeys(unseen)}
-        moments = all_reduce_moments(local, group=group)
-        skipped = self._skipped(list(moments), group)
-        eigenvalues = eigenvalues_over_ranks(moments, group=group)
+        widths = agree({**{name: self._buffers[name].features for name in seen}, **dict.fromkeys(unseen)}, group=group)
+        wide = {name: width for name, width in widths.items() if self._accumulation.sketches(width)}
+        exact = {name: width for name, width in widths.items() if name not in wide}
+        local = {name: self._buffers[name] if name in self._seen else None for name in widths}
+        moments = all_reduce_moments(
+            {name: b.moments() if (b := local[name]) else None for name in exact}, group=group, widths=exact
+        )
+        sizes = {name: sketch_size(width) for name, width in wide.items()}
+        sketches = merge_over_ranks(
+            {name: b.sketch() if (b := local[name]) else None for name in wide}, wide, sizes, group=group
+        )
+        counts = self._counts(list(widths), group)
+        moments = {name: _per_row(m, counts[name].taken) for name, m in moments.items()}
+        spectra = spectra_over_ranks(moments, delta=delta, group=group)
         return {
-            name: LayerStatistics.from_eigenvalues(
-                eigenvalues[name], features=len(m.mean), samples=int(m.samples), skipped=skipped[name], delta=delta
-            )
-            for name, m in moments.items()
+            name: LayerStatistics.from_spectrum(spectra[name], width, *counts[name], delta=delta)
+            if name in exact
+            else LayerStatistics.from_sketch(sketches[name], *counts[name], delta=delta)
+            for name, width in widths.items()
         }
 
     def reset(self) -> None:
@@ -73,9 +90,26 @@ class Window:
         for buffer in self._buffers.values():
             buffer.reset()
 
-    def _skipped(self, names: Sequence[str], group: Any) -> dict[str, int]:
-        counts = torch.tensor([self._buffers[name].skipped if name in self._seen else 0 for name in names])
+    def _counts(self, names: Sequence[str], group: Any) -> dict[str, _Counts]:
+        """Return, by layer, how many rows were taken and how many skipped over all ranks."""
+        counts = torch.zeros(len(names), 2, dtype=torch.int64)
+        for index, name in enumerate(names):
+            if name in self._seen:
+                counts[index] = torch.tensor([self._buffers[name].taken, self._buffers[name].skipped])
         if is_distributed(group):
             counts = counts.to(wire_device(group))
             dist.all_reduce(counts, group=group)
-        return dict(zip(names, counts.tolist(), strict=True))
+        return {name: _Counts(*pair) for name, pair in zip(names, counts.tolist(), strict=True)}
+
+
+class _Counts(NamedTuple):
+    taken: int
+    skipped: int
+
+
+def _per_row(moments: Moments, taken: int) -> Moments:
+    """Return ``moments`` as those of ``taken`` rows: under a budget each row was counted for all that it stands for."""
+    if int(moments.samples) == taken:
+        return moments
+    share = taken / max(int(moments.samples), 1)
+    return Moments(torch.full_like(moments.samples, taken), moments.mean, moments.scatter * share)
