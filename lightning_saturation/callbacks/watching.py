@@ -25,7 +25,7 @@ class WatchingCallback(Callback):
     layers: Sequence[str] | None
     exclude: Sequence[str]
     pooling: Pooling
-    accumulation: Accumulation
+    accumulation: Accumulation | None = None
     _tracker: LayerTracker | None = None
 
     def _attach(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker:

@@ -183,7 +183,8 @@ def rows_of(module: nn.Module, output: Any, pooling: Pooling | None, *, views: b
             return None
         output = whole
     if pooling is None:
-        return output
+        whole_output: Tensor = output
+        return whole_output
     if views and pooling == "positions":
         return positions_view(output, layout=layout)
     return pool(output, layout=layout, pooling=pooling)

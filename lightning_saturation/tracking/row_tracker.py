@@ -15,6 +15,8 @@ from lightning_saturation.tracking.tracker import LayerTracker
 class RowTracker(LayerTracker):
     """A :class:`LayerTracker` with one :class:`RowWindow` per stage, in ``row_windows``."""
 
+    views = False
+
     def __init__(
         self,
         model: nn.Module,

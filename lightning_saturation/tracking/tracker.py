@@ -21,6 +21,8 @@ class LayerTracker:
     Only between ``record(stage)`` and ``record(None)`` outputs are counted, into that stage's window.
     """
 
+    views = True  # a budget chooses among positions before any of them is copied
+
     def __init__(
         self,
         model: nn.Module,
@@ -32,7 +34,7 @@ class LayerTracker:
         accumulation: Accumulation | None = None,
     ) -> None:
         self._capture = Capture(
-            model, None, layers=layers, exclude=exclude, pooling=pooling, trouble=self._trouble, views=True
+            model, None, layers=layers, exclude=exclude, pooling=pooling, trouble=self._trouble, views=self.views
         )
         self._recording: str | None = None
         self._warned: set[str] = set()
