@@ -33,6 +33,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
+    if min(data.shape[1:]) < 16:
+        torch.set_num_threads(1)  # on images this small a second thread costs more than it brings
     monitor = SaturationMonitor()
     logger = wandb_logger("saturation-quickstart", options.out, model=options.model, width=options.width)
     trainer = Trainer(

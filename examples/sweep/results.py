@@ -1,4 +1,4 @@
-"""One file per finished trial, and what they say together: a ranking and the picture of figure 9."""
+"""One file per finished trial, and the ranking of all."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from picture import scatter
 from settings import Settings
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Result = dict[str, Any]
 
-_MARKERS = {"mlp": "X", "cnn": "P", "vgg11": "o", "vgg13": "s", "vgg16": "^", "vgg19": "D"}
 _COLUMNS = ("rank", "model", "width", "parameters", "average saturation", "test accuracy", "seconds", "diagnosis")
 
 
@@ -61,7 +58,7 @@ def _in_short(result: Result) -> str:
         whole = len(names) >= len(result["layers"]) - 1  # the network but for its output layer
         span = ", ".join(names) if len(names) <= 2 else f"{names[0]} … {names[-1]}, {len(names)} layers"
         parts.append(finding["kind"] if whole else f"{finding['kind']} ({span})")
-    return "; ".join(parts) or "no rule applies"
+    return "; ".join(dict.fromkeys(parts)) or "no rule applies"
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -80,47 +77,6 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         for line in [list(_COLUMNS), rule, *cells]
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def scatter(results: Sequence[Result], title: str) -> Figure:
-    """Return average saturation against test accuracy, a point per architecture: colour is width, shape is depth.
-
-    Source: Shenk et al., figure 9, whose accuracy falls fastest beyond an average saturation of about 45 %.
-    """
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    figure = Figure(figsize=(8.2, 5.2), layout="constrained")
-    axes = figure.add_subplot()
-    widths = sorted({result["settings"]["width"] for result in results})
-    models = [model for model in _MARKERS if model in {result["settings"]["model"] for result in results}]
-    # plasma differs in lightness as well as in hue; its bright end cannot be seen on white
-    colours = {width: colormaps["plasma"](0.85 * i / max(len(widths) - 1, 1)) for i, width in enumerate(widths)}
-    axes.axvline(0.45, color="0.6", linestyle="--", linewidth=1, zorder=0)
-    axes.annotate(
-        "0.45",
-        (0.45, 1),
-        (3, -3),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        va="top",
-        color="0.4",
-    )
-    for result in results:
-        if result["average"] is None:
-            continue
-        model, width = result["settings"]["model"], result["settings"]["width"]
-        point = {"marker": _MARKERS[model], "color": colours[width], "markersize": 9, "markeredgecolor": "white"}
-        axes.plot(result["average"], result["test_accuracy"], linestyle="", **point)
-    axes.set(xlim=(0, 1), xlabel="average saturation on the training images (0 to 1)")
-    axes.set(ylabel="test accuracy (share of right answers)", title=title)
-    axes.grid(color="0.92")
-    shapes = [Line2D([], [], marker=_MARKERS[m], color="0.3", linestyle="", markersize=8, label=m) for m in models]
-    shades = [Line2D([], [], marker="o", color=colours[w], linestyle="", markersize=8, label=f"{w:g}") for w in widths]
-    figure.legend(handles=shapes, title="model", loc="outside right upper", frameon=False)
-    figure.legend(handles=shades, title="width factor", loc="outside right lower", frameon=False)
-    return figure
 
 
 def publish(folder: Path, results: Sequence[Result], title: str) -> tuple[Path, Path]:

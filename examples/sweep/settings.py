@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,8 @@ class Settings:
         return f"{self.model}-width{self.width:g}-{digest}"
 
 
-def grid(path: Path, overrides: Mapping[str, Any]) -> list[Settings]:
-    """Return the trials of the grid sweep in the YAML file ``path``, those of equal ``overrides`` only once.
+def grid(path: Path, overrides: Mapping[str, Sequence[Any]]) -> list[Settings]:
+    """Return the trials of the grid sweep in the YAML file ``path``, with ``overrides`` in place of its own values.
 
     Raises ValueError for a search that is no grid, or a parameter with neither ``value`` nor ``values``.
     """
@@ -63,6 +63,9 @@ def grid(path: Path, overrides: Mapping[str, Any]) -> list[Settings]:
         if not {"value", "values"} & set(parameter):
             raise ValueError(f"Expected `value` or `values` for {name} in {path}, got {sorted(parameter)}.")
         axes[name] = parameter["values"] if "values" in parameter else [parameter["value"]]
-    axes.update({name: [value] for name, value in overrides.items()})
-    points = itertools.product(*axes.values())
-    return [Settings.of(dict(zip(axes, point, strict=True))) for point in points]
+    return product({**axes, **overrides})
+
+
+def product(axes: Mapping[str, Sequence[Any]]) -> list[Settings]:
+    """Return the settings at every combination of the values of ``axes``."""
+    return [Settings.of(dict(zip(axes, point, strict=True))) for point in itertools.product(*axes.values())]

@@ -27,7 +27,8 @@ from common import NETWORKS, Classifier, Images, ProgressBar, images, network, q
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from local import cores, in_processes
-from settings import Settings, grid
+from picture import scatter
+from settings import Settings, grid, product
 
 from lightning_saturation import SaturationMonitor
 
@@ -82,7 +83,7 @@ def trial(settings: Settings, out: Path, *, mode: str) -> None:
     settings = Settings.of({key: run.config[key] for key in asdict(settings)})
     results.save(out, settings, train(settings, logger=logger, progress=sys.stdout.isatty()))
     found, title = results.comparable(out, settings), _title(settings)
-    logger.log_image("sweep/scatter", [results.scatter(found, title)])
+    logger.log_image("sweep/scatter", [scatter(found, title)])
     rows = results.ranked(found)
     logger.log_table("sweep/ranking", columns=list(rows[0]), data=[list(row.values()) for row in rows])
     folder = Path(run.dir).parent
@@ -116,10 +117,13 @@ def sweep(trials: list[Settings], out: Path, *, workers: int) -> int:
 
 def main() -> int:
     options = _arguments()
-    given = {key: value for key, value in vars(options).items() if key in asdict(Settings())}
+    known = {key: value for key, value in vars(options).items() if key in asdict(Settings())}
+    given = {key: value if isinstance(value, list) else [value] for key, value in known.items()}
     out = options.out.resolve()
     try:
-        trials = grid(options.sweep, given) if options.local else [Settings.of(given)]
+        trials = grid(options.sweep, given) if options.local else product(given)
+        if len(trials) > 1 and not options.local:
+            raise ValueError(f"Expected one model and one width without --local, got {given}.")
         _check(trials)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -137,8 +141,8 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     one = parser.add_argument_group("trial (with --local these win over the YAML)", argument_default=argparse.SUPPRESS)
-    one.add_argument("--model", help=f"one of {', '.join(NETWORKS)}")
-    one.add_argument("--width", type=float, help="factor on every layer's features")
+    one.add_argument("--model", nargs="+", help=f"of {', '.join(NETWORKS)}; several with --local")
+    one.add_argument("--width", nargs="+", type=float, help="factor on every layer's features; several with --local")
     one.add_argument("--epochs", type=int)
     one.add_argument("--batch_size", type=int)
     one.add_argument("--learning_rate", type=float)
@@ -174,7 +178,7 @@ def _images(settings: Settings) -> Images:
 
 def _title(settings: Settings) -> str:
     source = "scikit-learn's digits" if settings.data is None else Path(settings.data).stem
-    return f"{source}: {_images(settings)}, {settings.epochs} epochs"
+    return f"{source}: {_images(settings)}; {settings.epochs} epochs"
 
 
 def _plain(value: float) -> float | None:

@@ -14,11 +14,12 @@ import programs
 QUICKSTART = programs.ROOT / "examples" / "quickstart.py"
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("devices", [1, 2])
 def test_one_command_from_nothing_to_the_picture(tmp_path, devices):
     command = [str(QUICKSTART), "--epochs", "2", "--limit", "600", "--devices", str(devices)]
     with programs.program(command, folder=tmp_path) as (process, _):
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=programs.PATIENCE)
     assert process.returncode == 0, output
     assert "480 training and 120 test images of 1×8×8, 10 classes" in output
     assert re.search(r"Epoch 1: +100%.*saturation/train/average=0\.\d+", output)

@@ -31,6 +31,7 @@ def _where(server: SweepServer, folder: Path) -> dict:
 
 
 @needs_proc
+@pytest.mark.timeout(900)
 def test_a_sweep_with_its_agent_and_one_trial_that_the_server_stops(tmp_path):
     sweep = _sweep_file(tmp_path, model=["mlp"], width=[0.25, 0.5], epochs=[3, 5000])
     trials = [{"model": "mlp", "width": 0.25, "epochs": 3}, {"model": "mlp", "width": 0.5, "epochs": 5000}]
@@ -44,7 +45,7 @@ def test_a_sweep_with_its_agent_and_one_trial_that_the_server_stops(tmp_path):
         SweepServer(trials, stop=some_epochs_of_the_second) as server,
         programs.agent(sweep, **_where(server, tmp_path)) as (process, token),
     ):
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=programs.PATIENCE)
         assert process.returncode == 0, output
         assert programs.alive(token) == {}
     whole, stopped = server.runs["trial0"], server.runs["trial1"]
@@ -85,6 +86,7 @@ class _TestFailedError(Exception):
 
 
 @needs_proc
+@pytest.mark.timeout(900)
 def test_a_test_that_fails_leaves_no_process_behind(tmp_path):
     sweep = _sweep_file(tmp_path, model=["mlp"], epochs=[5000])
     tokens = []
@@ -92,7 +94,7 @@ def test_a_test_that_fails_leaves_no_process_behind(tmp_path):
     def fails_while_a_trial_runs(server: SweepServer) -> None:
         with programs.agent(sweep, **_where(server, tmp_path)) as (_, token):
             tokens.append(token)
-            assert programs.wait_until(lambda: programs.running(token, TRAIN.name, "wandb-core"), patience=60)
+            assert programs.wait_until(lambda: programs.running(token, TRAIN.name, "wandb-core"))
             raise _TestFailedError
 
     with SweepServer([{"model": "mlp", "epochs": 5000}], stop=lambda run: False) as server:

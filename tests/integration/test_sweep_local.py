@@ -25,11 +25,12 @@ def example(monkeypatch):
     monkeypatch.syspath_prepend(SWEEP)
     yield importlib.import_module
     for name in set(sys.modules) - before:  # `settings` and `results` are nobody else's
-        if name in {"settings", "results", "local", "train", "common"} or name.startswith("common."):
+        if name in {"settings", "results", "picture", "local", "train", "common"} or name.startswith("common."):
             del sys.modules[name]
 
 
 @needs_proc
+@pytest.mark.timeout(900)
 def test_a_killed_sweep_finishes_what_was_left(tmp_path):
     grid = {"model": ["mlp"], "width": [0.125, 0.25, 1], "epochs": [2], "limit": [400]}
     sweep = tmp_path / "sweep.yaml"
@@ -37,7 +38,7 @@ def test_a_killed_sweep_finishes_what_was_left(tmp_path):
     command = [str(SWEEP / "train.py"), "--local", "--sweep", str(sweep), "--workers", "1"]
     folder = tmp_path / "results" / "sweep"
     with programs.program(command, folder=tmp_path) as (process, token):
-        assert programs.wait_until(lambda: list(folder.glob("*.json")), patience=100), process.communicate(timeout=5)
+        assert programs.wait_until(lambda: list(folder.glob("*.json")))
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert programs.wait_until(lambda: not programs.alive(token), patience=20), programs.alive(token)
@@ -46,7 +47,7 @@ def test_a_killed_sweep_finishes_what_was_left(tmp_path):
     assert not (folder / "ranking.md").exists()
 
     with programs.program(command, folder=tmp_path) as (process, token):
-        output, _ = process.communicate(timeout=150)
+        output, _ = process.communicate(timeout=programs.PATIENCE)
         assert process.returncode == 0, output
         assert programs.alive(token) == {}
     assert "warn" not in output.lower(), output
@@ -72,7 +73,7 @@ def test_the_grid_is_the_yaml_with_the_command_line_on_top(example):
     trials = settings.grid(SWEEP / "sweep.yaml", {})
     assert len(trials) == len(set(trials)) == 20
     assert {trial.model for trial in trials} == {"vgg11", "vgg13", "vgg16", "vgg19", "mlp"}
-    fewer = settings.grid(SWEEP / "sweep.yaml", {"width": 0.5, "epochs": 3, "data": "photos.zip"})
+    fewer = settings.grid(SWEEP / "sweep.yaml", {"width": [0.5], "epochs": [3], "data": ["photos.zip"]})
     assert [(t.width, t.epochs, t.data) for t in fewer] == [(0.5, 3, "photos.zip")] * 5
 
 
@@ -139,6 +140,7 @@ def test_findings_in_short_name_their_layers(example):
     layers = {f"network.{name}": 0.1 for name in ("a", "b", "c", "d", "output")}
     findings = [
         {"kind": "underparameterised", "layers": list(layers)[:4]},
+        {"kind": "underparameterised", "layers": list(layers)[:4]},  # by another rule; once is enough
         {"kind": "bottleneck", "layers": ["network.b"]},
         {"kind": "overparameterised tail", "layers": ["network.b", "network.c", "network.d"]},
     ]
@@ -149,15 +151,16 @@ def test_findings_in_short_name_their_layers(example):
 
 
 def test_the_scatter_has_a_point_per_architecture(example):
-    results = example("results")
     stored = [
         {"settings": {"model": model, "width": width}, **_result(width, average=0.2 + width / 2)}
         for model in ("mlp", "vgg11", "vgg19")
         for width in (0.25, 0.5)
     ]
-    axes = results.scatter(
-        [*stored, {"settings": {"model": "cnn", "width": 1}, **_result(0.5, average=None)}], "t"
-    ).axes
+    axes = (
+        example("picture")
+        .scatter([*stored, {"settings": {"model": "cnn", "width": 1}, **_result(0.5, average=None)}], "t")
+        .axes
+    )
     lines = [line for line in axes[0].lines if line.get_marker() not in (None, "None")]
     points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in lines]
     assert points == [(r["average"], r["test_accuracy"]) for r in stored]
@@ -193,6 +196,7 @@ def test_a_failed_trial_is_named_and_the_others_are_kept(example, tmp_path, monk
         (["--local", "--data", "nowhere"], "found nothing at nowhere"),
         (["--model", "resnet"], "a network among cnn, mlp, vgg11, vgg13, vgg16, vgg19, got 'resnet'"),
         (["--width", "-1"], "`width` above 0, got -1.0"),
+        (["--width", "0.25", "0.5"], "one model and one width without --local, got {'width': [0.25, 0.5]}"),
         (["--epochs", "0"], "epochs, batch_size and learning_rate above 0"),
         (["--local", "--sweep", "nowhere.yaml"], "nowhere.yaml"),
     ],
