@@ -9,6 +9,7 @@ from lightning_saturation.callbacks import (
     SpectrumMonitor,
 )
 from lightning_saturation.capture import capture, select_layers
+from lightning_saturation.compression import compress, project_outputs
 from lightning_saturation.metrics import (
     DFTCCA,
     PWCCA,
@@ -50,8 +51,10 @@ __all__ = [
     "TwoNN",
     "capture",
     "compare_representations",
+    "compress",
     "measure_dimension",
     "measure_saturation",
     "measure_spectrum",
+    "project_outputs",
     "select_layers",
 ]
