@@ -29,8 +29,9 @@ def capture(
     """Return a context in which every forward of a selected layer of ``model`` calls ``record(name, rows)``.
 
     ``rows`` is (samples, features), detached, in the layer's precision; with ``pooling=None`` it is the output as it
-    comes. The context gives the names. ``layers`` and ``exclude`` are those of :func:`select_layers`, ``pooling`` that
-    of :func:`~lightning_saturation.functional.pooling.pool`. Recomputation by activation checkpointing is not recorded
+    comes. Clone what you keep: a layer that works in place may go on to change it. The context gives the names.
+    ``layers`` and ``exclude`` are those of :func:`select_layers`, ``pooling`` that of
+    :func:`~lightning_saturation.functional.pooling.pool`. Recomputation by activation checkpointing is not recorded
     again; a layer used twice is recorded twice. Works in compiled models, which compile anew on entry and exit.
 
     >>> seen = {}
@@ -68,6 +69,7 @@ class Capture:
         self._layers = select_layers(model, layers, exclude)
         self._handles: list[RemovableHandle] = []
         self._trouble = trouble
+        self._number = -1
         self.record = record
         self.sharded: set[str] = set()
         self.names = tuple(self._layers)
@@ -75,16 +77,21 @@ class Capture:
     def attach(self) -> None:
         """Put the hooks onto the model."""
         self.detach()
-        number = compiled.register(self)
+        self._number = compiled.register(self)
         with torch.inference_mode(False):
             token = torch.zeros(())
-        for index, module in enumerate(self._layers.values()):
-            hook = _Hook(self, token, number, index)
-            self._handles.append(module.register_forward_hook(hook))
-        compiled.forget_compiled(self._model)
+        try:
+            for index, module in enumerate(self._layers.values()):
+                hook = _Hook(self, token, self._number, index)
+                self._handles.append(module.register_forward_hook(hook))
+            compiled.forget_compiled(self._model)
+        except BaseException:  # a module that takes no hooks, Ctrl-C: nothing may stay on the others
+            self.detach()
+            raise
 
     def detach(self) -> None:
         """Take the hooks off the model; once is enough, twice does no harm."""
+        compiled.unregister(self._number)
         if not self._handles:
             return
         for handle in self._handles:
@@ -121,6 +128,11 @@ class Capture:
             self.record(self.names[index], rows)
 
     @property
+    def raises(self) -> bool:
+        """Whether an output that cannot be made into rows is an error of the forward that put it out."""
+        return self._trouble is None
+
+    @property
     def pooling(self) -> Pooling | None:
         """How outputs become rows."""
         return self._pooling
@@ -136,15 +148,20 @@ class _Hook:
 
     def __init__(self, owner: Capture, token: Tensor, number: int, index: int) -> None:
         self.owner, self.token, self.number, self.index = owner, token, number, index
-        self.pooling, self.views = owner.pooling, owner.views
+        self.pooling, self.views, self.raises = owner.pooling, owner.views, owner.raises
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling():
-            rows = rows_of(module, output, self.pooling, views=self.views)
+        if not torch.compiler.is_compiling():
+            self.owner.deliver_output(self.index, module, output)
+        elif not (compiled.is_exporting() or torch._C._functorch.maybe_current_level() is not None):
+            try:
+                rows = rows_of(module, output, self.pooling, views=self.views)
+            except (TypeError, IndexError):
+                if self.raises:
+                    raise
+                rows = None  # the layer will be reported as one that never ran
             if rows is not None:
                 compiled.record(rows, self.token, self.number, self.index)
-        else:
-            self.owner.deliver_output(self.index, module, output)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _nothing_hook, ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -11,8 +13,10 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from lightning_saturation.capture.capture import Capture
 
-# Compiled code holds a number, not the object, so that it keeps nothing alive and outlives a capture harmlessly.
+# Compiled code holds a number, not the object, so that it keeps nothing alive and outlives a capture harmlessly. No
+# number comes twice, as those of `id` would.
 _CAPTURES: WeakValueDictionary[int, Capture] = WeakValueDictionary()
+_NUMBERS = count()
 
 # Replayed CUDA graphs would not run the Python below, and count wrongly without a word. (The tag is younger than 2.4.)
 _TAGS: dict[str, Any] = {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
@@ -33,20 +37,32 @@ def _(rows: Tensor, token: Tensor, capture: int, layer: int) -> None:
 
 
 def register(capture: Capture) -> int:
-    """Return the number under which compiled code finds ``capture``."""
-    number = id(capture)
+    """Return a new number under which compiled code finds ``capture``, until ``unregister``."""
+    number = next(_NUMBERS)
     _CAPTURES[number] = capture
     return number
+
+
+def unregister(number: int) -> None:
+    """Make compiled code that still holds ``number`` deliver nowhere."""
+    _CAPTURES.pop(number, None)
 
 
 def forget_compiled(model: nn.Module) -> None:
     """Make a compiled ``model`` compile anew at its next call.
 
     Compiled code does not look at hooks: those attached after its first run would never fire, and those removed would
-    stay in it.
+    stay in it. A function compiled around the model leaves no trace on it, so all that ran compiled is forgotten.
     """
-    if any(_is_compiled(module) for module in model.modules()):
+    codes = getattr(sys.modules.get("torch._dynamo.convert_frame"), "output_codes", None)
+    if getattr(codes, "seen", None) or any(_is_compiled(module) for module in model.modules()):
         torch.compiler.reset()
+
+
+def is_exporting() -> bool:
+    """Return whether the model runs to be exported: an exported program outlives every capture."""
+    asks = getattr(torch.compiler, "is_exporting", None)  # younger than torch 2.4
+    return asks is not None and bool(asks())
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -18,7 +18,7 @@ _CONVOLUTIONS = {
 }
 _TRACKED = (nn.Linear, *(kind for kinds in _CONVOLUTIONS.values() for kind in kinds), nn.RNNBase, nn.MultiheadAttention)
 # Wrappers put these into the names of everything below them.
-_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 def select_layers(
@@ -88,10 +88,7 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _clean(name: str) -> str:
-    name += "."
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name[:-1]
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _patterns(patterns: Sequence[str], argument: str) -> list[str]:

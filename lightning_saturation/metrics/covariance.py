@@ -21,6 +21,12 @@ class Covariance(MomentsMetric):
         """Add rows ``x`` (samples, features)."""
         self.add(x)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Add rows ``x`` (samples, features) and return the value of these rows alone."""
+        self._check(x)  # against what was seen, while that is not set aside
+        value: Tensor = super().forward(x)
+        return value
+
     def compute(self) -> Tensor:
         """Return the covariance over all ranks."""
         return self.covariance()

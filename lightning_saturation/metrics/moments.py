@@ -52,22 +52,25 @@ class MomentsMetric(Metric):
 
     def add(self, x: Tensor, *, weight: int = 1) -> None:
         """Add rows ``x`` (samples, features), each as often as ``weight`` says."""
-        if not isinstance(x, Tensor) or x.is_complex():
-            raise TypeError(f"Expected `x` to be a real tensor, got {getattr(x, 'dtype', type(x).__name__)}.")
-        if x.ndim != 2 or not x.shape[1]:
-            raise ValueError(f"Expected `x` of shape (samples, features), got {tuple(x.shape)}.")
+        self._check(x)
         if not len(x):
             return
         if not len(self.shift):
             home = accumulation_device(x.device)
             self._set_sums(empty_sums(x.shape[1], device=home))
             self.skipped = self.skipped.to(home)  # a count on another device would wait for this one at every update
-        if x.shape[1] != len(self.shift):
-            raise ValueError(f"Expected `x` with {len(self.shift)} features as before, got {x.shape[1]}.")
-        if self.products.is_inference() and not torch.is_inference_mode_enabled():
+        elif self.products.is_inference() and not torch.is_inference_mode_enabled():
             # What torchmetrics restores or merges in inference mode could not be added to in place outside of it.
             self._set_sums(ShiftedSums(*(tensor.clone() for tensor in self._sums)))
         self.skipped = self.skipped + add_rows(self._sums, x, weight=weight)
+
+    def _check(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or x.is_complex():
+            raise TypeError(f"Expected `x` to be a real tensor, got {getattr(x, 'dtype', type(x).__name__)}.")
+        if x.ndim != 2 or not x.shape[1]:
+            raise ValueError(f"Expected `x` of shape (samples, features), got {tuple(x.shape)}.")
+        if len(x) and len(self.shift) not in (0, x.shape[1]):
+            raise ValueError(f"Expected `x` with {len(self.shift)} features as before, got {x.shape[1]}.")
 
     def moments(self) -> Moments | None:
         """Return the moments of this rank's rows, or None before the first."""
@@ -112,6 +115,13 @@ class MomentsMetric(Metric):
         home = self.shift.device
         moved = ShiftedSums(*(tensor.to(home) for tensor in theirs))
         self._set_sums(to_sums(merge_moments(from_sums(self._sums), from_sums(moved))))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # torchmetrics takes over the tensors themselves, and rows are added in place: a checkpoint would change.
+        for name in self._defaults:
+            if prefix + name in state_dict:
+                state_dict[prefix + name] = state_dict[prefix + name].clone()
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
         group = process_group or self.process_group

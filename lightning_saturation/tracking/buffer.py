@@ -35,17 +35,20 @@ class RowBuffer:
     def add(self, rows: Tensor, *, batches: int | None = None) -> None:
         """Take ``rows`` (…, features) in; raises ``ValueError`` where their width is not that of the first.
 
-        ``batches`` is how many such calls the window will have, if that is known.
+        ``batches`` is how many such calls the window will have, if that is known. Whatever the covariance would refuse
+        is refused here: an error at the end of a window comes too late.
         """
+        if rows.ndim < 2 or not rows.shape[-1] or rows.is_complex():
+            raise ValueError(f"Expected real rows (samples, features), got {rows.dtype} of shape {tuple(rows.shape)}.")
         features, count = rows.shape[-1], rows.shape[:-1].numel()
         if not count:
             return
+        if features != self.features and self._seen:
+            raise ValueError(f"Expected rows of {self.features} features as before, got {features}.")
         dtype = torch.promote_types(rows.dtype, torch.float32)
-        if not self._rows.shape[1] or torch.promote_types(dtype, self._rows.dtype) != self._rows.dtype:
+        if features != self.features or torch.promote_types(dtype, self._rows.dtype) != self._rows.dtype:
             self._flush()
             self._allocate(features, dtype, self._accumulation.state_device or rows.device)
-        if features != self._rows.shape[1]:
-            raise ValueError(f"Expected rows of {self._rows.shape[1]} features as before, got {features}.")
         chosen = self._choose(rows, count, batches)
         for part in _parts(chosen, len(self._rows)):
             self._collect(part)
@@ -120,7 +123,7 @@ class RowBuffer:
         self._filled += len(rows)
 
     def _allocate(self, features: int, dtype: torch.dtype, device: torch.device) -> None:
-        fitting = _MOST_BYTES // (features * dtype.itemsize) if features else 0
+        fitting = _MOST_BYTES // (features * dtype.itemsize)
         wanted = sketch_size(features) if self._accumulation.sketches(features) else max(_LEAST_ROWS, features)
         shape = (max(1, min(wanted, fitting)), features)
         pinned = self._pinned = device.type == "cpu" and torch.cuda.is_available()

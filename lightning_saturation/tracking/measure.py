@@ -53,6 +53,8 @@ def measure_saturation(
     320
     """
     check_delta(delta)
+    if max_batches is not None and max_batches < 1:
+        raise ValueError(f"Expected `max_batches` of at least 1 or None, got {max_batches}.")
     kept = accumulation(covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=pooling)
     tracker = LayerTracker(model, stages=("test",), layers=layers, exclude=exclude, pooling=pooling, accumulation=kept)
     check_output_layers(tracker.names, output_layers)
@@ -61,9 +63,9 @@ def measure_saturation(
     with evaluating(model, device) as home:
         tracker.attach()
         try:
-            tracker.record("test")
             bar = tqdm(islice(batches, max_batches), "saturation", length(batches, max_batches), disable=not progress)
             for batch in bar:
+                tracker.record("test")
                 run(model, batch, home)
         finally:
             tracker.detach()

@@ -52,8 +52,10 @@ class LayerTracker:
         self._capture.detach()
 
     def record(self, stage: str | None) -> None:
-        """Count outputs into the window of ``stage``, or nowhere."""
+        """Count the outputs of a batch into the window of ``stage``, or nowhere."""
         self._recording = stage
+        if stage is not None:
+            self.windows[stage].begin_batch()
         self._capture.record = None if stage is None else self.windows[stage].add
 
     def warn_about_missing(self, seen: Sequence[str]) -> None:

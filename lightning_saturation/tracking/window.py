@@ -30,7 +30,9 @@ class Window:
         self._accumulation = accumulation
         self.batches: int | None = None
         """How many batches the window will have, where that is known: then a budget is spent evenly from the start."""
-        self._buffers: dict[str, RowBuffer] = {}  # in the order in which layers first ran
+        self._buffers: dict[str, RowBuffer] = {}
+        self._order: list[str] = []  # in which layers run
+        self._last: str | None = None  # that ran in this batch
         self._seen: dict[str, None] = {}
         self._troubled: set[str] = set()
 
@@ -39,13 +41,21 @@ class Window:
         """Whether no layer has put out anything since the last ``reset``, on this rank."""
         return not self._seen
 
+    def begin_batch(self) -> None:
+        """Note that what comes next runs at the beginning of the model again."""
+        self._last = None
+
     def add(self, name: str, rows: Tensor) -> None:
         """Take in ``rows`` (…, features) of layer ``name``; whatever fails is left out, with one warning."""
         try:
             if name not in self._buffers:
                 self._buffers[name] = RowBuffer(self._accumulation)
+                # Behind the layer that ran before it, not at the end: an earlier batch may have skipped this layer.
+                self._order.insert(0 if self._last is None else self._order.index(self._last) + 1, name)
+            self._last = name
             self._buffers[name].add(rows, batches=self.batches)
-            self._seen[name] = None
+            if rows.shape[:-1].numel():
+                self._seen[name] = None
         except Exception as error:  # a user's training must not end because of a diagnostic
             self.trouble(name, error)
 
@@ -61,7 +71,7 @@ class Window:
         Layers come in the order in which they run. Raises ``RuntimeError`` on all ranks when they disagree about the
         tracked layers or a layer's width.
         """
-        seen = [name for name in self._buffers if name in self._seen]
+        seen = [name for name in self._order if name in self._seen]
         unseen = [name for name in self._names if name not in self._seen]
         widths = agree({**{name: self._buffers[name].features for name in seen}, **dict.fromkeys(unseen)}, group=group)
         wide = {name: width for name, width in widths.items() if self._accumulation.sketches(width)}
