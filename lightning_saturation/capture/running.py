@@ -24,10 +24,10 @@ def evaluating(model: nn.Module, device: torch.device | str | None) -> Iterator[
         with torch.no_grad():
             yield home
     finally:
-        if device is not None:
-            model.to(origin)
         for module, training in modes.items():
             module.training = training
+        if device is not None:
+            model.to(origin)
 
 
 def run(model: Callable[..., Any], batch: Any, device: torch.device) -> Any:
