@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LOWER_BOUND = "lower bound: too few samples"
 OWN, RANDOM, GREY = "#0c2c84", "#d95f0e", "#777777"
 
 
@@ -28,7 +29,7 @@ def dimension_figure(report: DimensionReport) -> Figure:
         raise ValueError("Expected a report with layers, got none.")
     names = list(report.layers)
     width = max(4.2, 1.2 + 1.3 * canvas.layer_room(names))
-    figure = canvas.new_figure(2 * width, 4.2 + canvas.name_room(names))
+    figure = canvas.new_figure(2 * width, 5.0 + canvas.name_room(names))
     left, right = figure.subplots(1, 2)
     _profile(left, report)
     _against_pca(right, report)
@@ -36,7 +37,8 @@ def dimension_figure(report: DimensionReport) -> Figure:
         axes.set_xticks(list(report.depth.values()), names, rotation=90, fontsize=canvas.LABEL_SIZE)
         axes.set_xlabel("layer, by relative depth")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=canvas.LABEL_SIZE)
+        # Above: lines may run anywhere in the panel.
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=1, fontsize=canvas.LABEL_SIZE, frameon=False)
     figure.suptitle(f"Dimension of the data ({report.stage}, epoch {report.epoch})")
     return figure
 
@@ -116,7 +118,8 @@ def _line(
     axes.errorbar(places, values, errors, color=colour, ls=style, marker="o", ms=4, capsize=2, label=label)
     low = [(place, layer.two_nn) for place, layer in zip(places, known, strict=True) if layer.lower_bound]
     if low:
-        named = "lower bound: too few samples" if style == "-" else None
+        new = not any(line.get_label() == LOWER_BOUND for line in axes.lines)
+        named = LOWER_BOUND if new else None
         axes.plot(*zip(*low, strict=True), ls="none", marker="o", ms=5, mfc="white", mec=colour, label=named, zorder=3)
 
 

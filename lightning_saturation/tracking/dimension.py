@@ -52,7 +52,8 @@ def measure_dimension(
 
     Args:
         model: any module.
-        batches: what it runs on. Run once, or more often where the rows of all layers together exceed ``max_bytes``.
+        batches: what it runs on, best in the same order every time: they run once more for the baseline, and once more
+            where the rows of all layers together exceed ``max_bytes``, and it is by their order that samples are kept.
         layers: names or globs to measure, None for all linear, convolutional, recurrent and attention layers.
         exclude: names or globs to leave out.
         output_layers: names or globs that ``last_hidden`` looks past, None for the last layer to run.

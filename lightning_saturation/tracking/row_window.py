@@ -51,14 +51,15 @@ class RowWindow(Window):
         Layers are shared out: each rank solves some of them. Raises ``RuntimeError`` on all ranks when they disagree
         about the tracked layers or a layer's width.
         """
-        known = {name: self._kept[name].sampled() for name in self.order if name in self._seen}
-        widths = {**{name: sample.rows.shape[1] for name, sample in known.items()}}
-        widths_or_none = {**widths, **{name: None for name in self._names if name not in widths}}
+        widths: dict[str, int | None] = {name: self._kept[name].width for name in self.order if name in self._seen}
+        widths |= {name: None for name in self._names if name not in widths}
         world, rank = (dist.get_world_size(group), dist.get_rank(group)) if is_distributed(group) else (1, 0)
         solved: dict[str, LayerDimension] = {}
-        agreed = agree(widths_or_none, group=group)
+        agreed = agree(widths, group=group)
         for index, name in enumerate(agreed):
-            merged = merge_samples(known.get(name), self._samples, group=group)
+            merged = merge_samples(
+                self._kept[name].sampled() if name in self._seen else None, self._samples, group=group
+            )
             if merged is not None and index % world == rank:
                 solved[name] = self._solve(merged, options)
         if world > 1:

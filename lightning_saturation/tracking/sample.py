@@ -61,6 +61,11 @@ class RowSample:
         """How many rows are held."""
         return int(self._keys.isfinite().sum())
 
+    @property
+    def width(self) -> int:
+        """How many features a row has; 0 before the first."""
+        return self._rows.shape[1]
+
     def sampled(self) -> Sampled:
         """Return what is held, in the order of the keys, which no split changes."""
         order = self._keys.argsort()[: self.filled]
