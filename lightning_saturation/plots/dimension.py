@@ -39,7 +39,7 @@ def dimension_figure(report: DimensionReport) -> Figure:
         axes.grid(alpha=0.3)
         # Above: lines may run anywhere in the panel.
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=1, fontsize=canvas.LABEL_SIZE, frameon=False)
-    figure.suptitle(f"Dimension of the data ({report.stage}, epoch {report.epoch})")
+    figure.suptitle(f"Dimension of the data ({report.when})")
     return figure
 
 

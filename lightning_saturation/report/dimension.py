@@ -93,6 +93,11 @@ class DimensionReport:
         return {name: layer.two_nn for name, layer in self.layers.items()}
 
     @property
+    def when(self) -> str:
+        """The window in words; ``measure_dimension`` knows none."""
+        return self.stage if self.stage == "measured" else f"{self.stage}, epoch {self.epoch}, step {self.step}"
+
+    @property
     def depth(self) -> dict[str, float]:
         """Relative depth by layer, from 0 for the first (the input) to 1 for the last."""
         last = max(len(self.layers) - 1, 1)
@@ -143,9 +148,8 @@ class DimensionReport:
         head = ["layer", "depth", "features", "samples", "TwoNN", "±", f"PCA {100 * self.delta:g} %"]
         head += ["random: TwoNN", "PCA", ""] if self.baseline else [""]
         rows = [self._row(name) for name in self.layers]
-        where = f"{self.stage}, epoch {self.epoch}, step {self.step}"
         ending = "" if self.last_hidden is None else f": {number(self.last_hidden_dimension, 1)} in {self.last_hidden}"
-        return "\n".join([f"Dimension of the data ({where}){ending}", *table(head, rows)])
+        return "\n".join([f"Dimension of the data ({self.when}){ending}", *table(head, rows)])
 
     def _row(self, name: str) -> tuple[str, ...]:
         layer = self.layers[name]

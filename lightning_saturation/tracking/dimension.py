@@ -101,7 +101,11 @@ def measure_dimension(
         random = runs.dimensions(model, with_weights(model, weights), capture, options)
     ran = [name for name in measured if name != INPUT]
     return DimensionReport(
-        layers=measured, delta=delta, output_layers=choose_output_layers(ran, output_layers), baseline=random
+        layers=measured,
+        stage="measured",
+        delta=delta,
+        output_layers=choose_output_layers(ran, output_layers),
+        baseline=random,
     )
 
 
