@@ -111,6 +111,7 @@ class SaturationMonitor(WatchingCallback):
         self._convergence = Convergence(name, self.stages)
         self._trainer: ref[Trainer] | None = None
         self._earlier = 0
+        self._evaluates = False
         self._rates: tuple[float, ...] = ()
         self._rates_due = True
         self._closed_step = 0
@@ -132,6 +133,7 @@ class SaturationMonitor(WatchingCallback):
         base, number = self.name, 2
         while self.name in taken:
             self.name, number = f"{base}-{number}", number + 1
+        self._evaluates = stage != "fit"
         if stage == "fit":
             del self.reports[: self._earlier]
             self._earlier = 0
@@ -150,16 +152,20 @@ class SaturationMonitor(WatchingCallback):
         self._rates_due = True
         self._closed_step = trainer.global_step
         self._closed_epoch = None
-        self._began_epoch = False  # a run resumed within an epoch does not begin that epoch again
+        self._began_epoch = False
+        self._expect("train", batches_per_window(trainer, "train", self.every_n_train_steps))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that the epoch's window will be whole, and how long it will be."""
+        """Note how long the window will be."""
         self._expect("train", batches_per_window(trainer, "train", self.every_n_train_steps))
-        self._began_epoch = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Note the learning rates with which a window begins; when it closes, schedulers have already moved on."""
+        """Note whether the epoch's window will be whole, and the learning rates with which a window begins.
+
+        A resumed run may leave out the start of an epoch, and when a window closes, schedulers have already moved on.
+        """
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._began_epoch |= batch_idx == 0
         if self._rates_due:
             self._rates, self._rates_due = learning_rates(trainer), False
 
@@ -243,8 +249,12 @@ class SaturationMonitor(WatchingCallback):
         return {"reports": [r.to_state(eigenvalues=last[r.stage] == i) for i, r in enumerate(self.reports)]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue a history; arguments stay those of this run."""
-        self.reports[:] = [SaturationReport.from_state(state) for state in state_dict["reports"]]
+        """Continue a history; arguments stay those of this run.
+
+        Lightning also calls this before it evaluates a checkpoint, which is no reason to forget what came after it.
+        """
+        if not self._evaluates:
+            self.reports[:] = [SaturationReport.from_state(state) for state in state_dict["reports"]]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_trainer": None}  # a copy belongs to no Trainer

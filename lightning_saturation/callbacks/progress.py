@@ -16,7 +16,9 @@ def fraction_done(trainer: Trainer) -> float | None:
     shares = []
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         batches = trainer.num_training_batches
-        inside = min(1.0, (trainer.fit_loop.batch_idx + 1) / batches) if batches else 0.0
+        # A run resumed from an epoch's end still shows that epoch's batches, while the next one has not begun.
+        begun = trainer.fit_loop.epoch_progress.current.ready > trainer.current_epoch
+        inside = min(1.0, (trainer.fit_loop.batch_idx + 1) / batches) if batches and begun else 0.0
         shares.append((trainer.current_epoch + inside) / trainer.max_epochs)
     if trainer.max_steps is not None and trainer.max_steps > 0:
         shares.append(trainer.global_step / trainer.max_steps)

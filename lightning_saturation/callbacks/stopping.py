@@ -65,7 +65,7 @@ class SaturationStopping(EarlyStopping):
         self.tolerance = tolerance
         self.window = window
         self.min_epochs = min_epochs
-        self.layers = layers
+        self.layers = [layers] if isinstance(layers, str) else layers
         self.name = name
         self._judged = 0
 
