@@ -19,6 +19,7 @@ BATCH = 8
 # Lightning's advice, as it says itself, possibly wanted; and one of its own calls that PyTorch has deprecated.
 quiet = [
     pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
 ]
 
