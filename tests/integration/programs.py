@@ -54,7 +54,7 @@ def program(command: list[str], *, folder: Path, **variables: str) -> Iterator[t
     finally:
         process.kill()
         kill(token)
-        process.communicate()
+        process.communicate(timeout=30)  # whoever survives holds the pipe open: a failure rather than a hang
 
 
 def agent(sweep: Path, *, server: str, entity: str, project: str, folder: Path):
