@@ -15,6 +15,7 @@ from lightning_saturation.report import SpectrumReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 BULK, SPIKES = "#31688e", "#d1495b"
@@ -66,6 +67,8 @@ def norms_figure(reports: Sequence[SpectrumReport], layers: Sequence[str] | None
         axes.plot(*zip(*points, strict=True), style, marker=".", color=colour, label=name)
     _mark_learning_rates(axes, reports)
     axes.set_yscale("log")
+    _label_log(axes.yaxis)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("epochs completed")
     axes.set_ylabel("largest eigenvalue of HHᵀ")
     axes.set_title(f"Squared spectral norms during training{_cut(shown, names)}")
@@ -87,8 +90,9 @@ def evolution_figure(reports: Sequence[SpectrumReport], layer: str, *, most: int
     shown = canvas.thin(known, most)
     figure = canvas.new_figure(3.1 * len(shown) + 0.6, 3.4)
     grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    top = max(float(report.layers[layer].counts.max()) for report in shown)
     for axes, report in zip(grid, shown, strict=True):
-        _draw(axes, report.layers[layer])
+        _draw(axes, report.layers[layer], top)
         axes.set_title(f"{_when(report)}\nλ max {report.layers[layer].largest:.3g}", fontsize=canvas.LABEL_SIZE + 1)
         axes.label_outer()
     handles, labels = grid[0].get_legend_handles_labels()
@@ -97,7 +101,7 @@ def evolution_figure(reports: Sequence[SpectrumReport], layer: str, *, most: int
     return figure
 
 
-def _draw(axes: Axes, histogram: Histogram) -> None:
+def _draw(axes: Axes, histogram: Histogram, top: float = 1.0) -> None:
     edges, counts = histogram.edges.numpy(), histogram.counts.numpy()
     spikes = histogram.spike_counts.numpy() if histogram.method == "stochastic" else np.zeros_like(counts)
     exact = spikes >= np.maximum(counts - LEAST_COUNT, LEAST_COUNT)
@@ -108,11 +112,22 @@ def _draw(axes: Axes, histogram: Histogram) -> None:
             continue
         axes.stairs(heights, edges, baseline=LEAST_COUNT, fill=True, color=colour, label=label)
     axes.set_yscale("log")
-    axes.set_ylim(bottom=LEAST_COUNT)
+    axes.set_ylim(LEAST_COUNT, 1.5 * max(top, float(counts.max())))
+    _label_log(axes.yaxis)
     axes.set_xlim(0, edges[-1])
     axes.set_xlabel("eigenvalue", fontsize=canvas.LABEL_SIZE)
     axes.set_ylabel("eigenvalues per bin", fontsize=canvas.LABEL_SIZE)
     axes.tick_params(labelsize=canvas.LABEL_SIZE)
+
+
+def _label_log(axis: Axis) -> None:
+    """Label 1, 2, 5, 10, … in plain digits: axes that span about a decade would have one label, or crowded powers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _mark_learning_rates(axes: Axes, reports: Sequence[SpectrumReport]) -> None:
