@@ -61,15 +61,19 @@ def eigenvalue_histogram(
     kernel, times = operator.factor() if hasattr(operator, "factor") else (operator, 1)
     deadline = None if seconds is None else time.monotonic() + seconds
     gram = Gram(kernel, block=block, deadline=deadline, progress=progress)
+    slow = False
     if method == "auto":
         exact = gram.size <= EXACT_SIZE and (deadline is None or gram.exact_seconds() < deadline - time.monotonic())
         method = "exact" if exact or gram.size <= 2 * spikes else "stochastic"
+        slow = method == "stochastic" and gram.size <= EXACT_SIZE
     if method == "exact":
         found = _exact(gram, bins, spikes)
     else:
         if gram.size <= 2 * spikes:
             raise ValueError(f"Expected `spikes` below half the size {gram.size} of the operator, got {spikes}.")
         found = _stochastic(gram, bins, spikes, probes or max(8, math.ceil(_MASS / gram.size)), degree, seed)
+    if slow:
+        found["note"] = "; ".join(filter(None, ["the exact path would outlast the time", found["note"]]))
     trace = operator.trace()
     estimate = found.pop("estimate") * times
     found["counts"], found["error"] = found["counts"] * times, found["error"] * times

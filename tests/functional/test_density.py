@@ -11,6 +11,7 @@ from lightning_saturation.functional.chebyshev import chebyshev_moments, cumulat
 from lightning_saturation.functional.density import eigenvalue_histogram
 from lightning_saturation.functional.linear_map import MatrixOperator
 from lightning_saturation.functional.operators import LayerOperator
+from lightning_saturation.functional.products import Gram
 
 pytest.importorskip("scipy")
 
@@ -282,3 +283,12 @@ def test_options_out_of_range_are_refused(options, message):
 def test_products_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="finite products"):
         eigenvalue_histogram(Poisoned(torch.eye(30).double()))
+
+
+def test_a_forecast_beyond_the_time_takes_the_path_that_can_stop(monkeypatch):
+    monkeypatch.setattr(Gram, "exact_seconds", lambda self: 1e6)
+    operator = LayerOperator(random_layer(4, 6), (4, 9, 9))
+    found = eigenvalue_histogram(operator, seconds=100.0, probes=2, degree=40)
+    assert found.method == "stochastic"
+    assert found.note == "the exact path would outlast the time"
+    assert eigenvalue_histogram(operator, probes=2, degree=40).method == "exact"
