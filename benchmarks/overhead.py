@@ -24,6 +24,9 @@ from torch import nn
 
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.tracking import LayerTracker
+from lightning_saturation.tracking.accumulation import MaxSamples, accumulation
+
+STEPS_PER_EPOCH = 391  # of CIFAR-10 at a batch of 128; a budget spreads over so many steps
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -40,6 +43,37 @@ def vgg11(width: float = 0.25) -> nn.Module:
         else:
             layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions and a shortcut."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(before, after, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(after),
+        )
+        same = stride == 1 and before == after
+        self.shortcut = nn.Identity() if same else nn.Conv2d(before, after, 1, stride, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the block's output."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet18(width: float = 0.5) -> nn.Module:
+    """Return a ResNet-18 for 32×32 images at half of its width."""
+    sizes = [int(size * width) for size in (64, 128, 256, 512)]
+    layers: list[nn.Module] = [nn.Conv2d(3, sizes[0], 3, padding=1, bias=False), nn.BatchNorm2d(sizes[0]), nn.ReLU()]
+    before = sizes[0]
+    for number, size in enumerate(sizes):
+        layers += [Block(before, size, 2 if number else 1), Block(size, size, 1)]
+        before = size
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
 
 
 class Transformer(nn.Module):
@@ -61,6 +95,11 @@ def images() -> Batch:
     return torch.randn(128, 3, 32, 32), torch.randint(0, 10, (128,))
 
 
+def few_images() -> Batch:
+    """Return a batch of 64 images."""
+    return torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,))
+
+
 def tokens() -> Batch:
     """Return a batch of 32 sequences of 64 tokens."""
     return torch.randn(32, 64, 256), torch.randint(0, 10, (32,))
@@ -68,6 +107,7 @@ def tokens() -> Batch:
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Batch]]] = {
     "VGG11, width 1/4, 32×32, batch 128": (vgg11, images),
+    "ResNet-18, width 1/2, 32×32, batch 64": (resnet18, few_images),
     "transformer, 4 × 256, 64 tokens, batch 32": (Transformer, tokens),
 }
 
@@ -91,10 +131,14 @@ def network(build: Callable[[], nn.Module]) -> nn.Module:
     return net
 
 
-def ours(build: Callable[[], nn.Module], batch: Batch, pooling: Pooling) -> tuple[Callable[[], None], LayerTracker]:
+def ours(
+    build: Callable[[], nn.Module], batch: Batch, pooling: Pooling, max_samples: MaxSamples = "default"
+) -> tuple[Callable[[], None], LayerTracker]:
     """Return a step with our hooks, and the tracker behind them."""
     net = network(build)
-    tracker = LayerTracker(net, stages=["train"], pooling=pooling)
+    kept = accumulation(pooling=pooling, max_samples=max_samples)
+    tracker = LayerTracker(net, stages=["train"], pooling=pooling, accumulation=kept)
+    tracker.windows["train"].batches = STEPS_PER_EPOCH
     tracker.attach()
     return partial(training_step, net, batch, tracker), tracker
 
@@ -119,11 +163,13 @@ def compare(name: str, rounds: int) -> list[tuple[str, ...]]:
     torch.manual_seed(1)
     batch = make_batch()
     mine, tracker = ours(build, batch, "mean")
-    positions, _ = ours(build, batch, "positions")
+    some, _ = ours(build, batch, "positions")
+    positions, _ = ours(build, batch, "positions", None)
     steps: dict[str, Callable[[], None] | None] = {
         "no monitor": partial(training_step, network(build), batch),
         "ours, mean (default)": mine,
-        "ours, positions": positions,
+        "ours, positions + auto (default)": some,
+        "ours, positions + all": positions,
         # Of tokens delve takes the last one, whatever the method for images; it has no rows of positions for them.
         "delve, mean" if len(batch[0].shape) == 4 else "delve, last token": delve(build, batch, "mean"),
         "delve, positions (its default)": delve(build, batch, "channelwise") if len(batch[0].shape) == 4 else None,

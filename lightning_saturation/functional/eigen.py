@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,22 @@ def dense_spectrum(covariance: Float[Tensor, "features features"]) -> TopSpectru
     matrix = _checked(covariance)
     eigenvalues = covariance_eigenvalues(matrix)
     return TopSpectrum(eigenvalues, len(matrix), float(matrix.trace()), float(matrix.square().sum()))
+
+
+def dense_spectra(covariances: Sequence[Tensor]) -> list[TopSpectrum]:
+    """Return all eigenvalues of each of ``covariances``, those of one width solved together.
+
+    A GPU solves many small problems in little more time than one.
+    """
+    matrices = [_checked(covariance) for covariance in covariances]
+    found: dict[int, TopSpectrum] = {}
+    for width in {len(matrix) for matrix in matrices}:
+        alike = [index for index, matrix in enumerate(matrices) if len(matrix) == width]
+        solved = torch.linalg.eigvalsh(torch.stack([matrices[index] for index in alike]))
+        for index, eigenvalues in zip(alike, solved.flip(1).clamp(min=0), strict=True):
+            matrix = matrices[index]
+            found[index] = TopSpectrum(eigenvalues, width, float(matrix.trace()), float(matrix.square().sum()))
+    return [found[index] for index in range(len(matrices))]
 
 
 def top_spectrum(covariance: Float[Tensor, "features features"], *, delta: float = 0.99) -> TopSpectrum:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -52,9 +53,9 @@ def add_rows(
     ``single`` takes the products of shifted rows in float32, as :func:`~.precision.slow_double` advises by default, and
     accumulates them in float64: relative errors of 1e-6, at any offset, instead of 1e-14.
     """
-    rows, counted = _shifted(sums, rows.detach())
+    rows, counted, total = _shifted(sums, rows.detach())
     sums.samples.add_(counted, alpha=weight)
-    sums.total.add_(rows.sum(0), alpha=weight)
+    sums.total.add_(total, alpha=weight)
     # Autocast would run the product in half precision; float64 is immune to it, other accumulators are not.
     with torch.autocast(rows.device.type, enabled=False):
         if slow_double(rows.device) if single is None else single:
@@ -65,21 +66,26 @@ def add_rows(
     return len(rows) - counted
 
 
-def _shifted(sums: ShiftedSums, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return float64 ``rows`` minus the shift, zero where not finite, and how many of them are finite."""
+def _shifted(sums: ShiftedSums, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return float64 ``rows`` minus the shift, zero where not finite; how many are finite; and the sum of them all."""
     double = rows.to(sums.products)
-    if double.device.type == "cpu" and len(double) and (total := double.sum(0)).isfinite().all():
-        # On the CPU looking costs nothing, and without rows to leave out two passes over memory are saved.
-        if not sums.samples:
-            sums.shift.copy_(total / len(double))
-        own = double.data_ptr() != rows.data_ptr()
-        return double.sub_(sums.shift) if own else double - sums.shift, torch.tensor(len(double))
+    if double.device.type == "cpu" and len(double):
+        # Looking costs nothing on the CPU, and where there is nothing to leave out it saves most passes over memory.
+        ones = double.new_ones(len(double))
+        total = torch.mv(double.T, ones)  # several times as fast as `sum(0)`
+        if math.isfinite(total.sum()):
+            if not sums.samples:
+                sums.shift.copy_(total / len(double))
+            own = double.data_ptr() != rows.data_ptr()
+            shifted = double.sub_(sums.shift) if own else double - sums.shift
+            return shifted, torch.tensor(len(double)), torch.mv(shifted.T, ones)
     finite = double.isfinite().all(dim=1)
     counted = finite.sum()
     double = torch.where(finite[:, None], double, 0.0)
     first = double.sum(0) / counted.clamp(min=1)
     sums.shift.copy_(torch.where(sums.samples > 0, sums.shift, first))
-    return torch.where(finite[:, None], double - sums.shift, 0.0), counted
+    shifted = torch.where(finite[:, None], double - sums.shift, 0.0)
+    return shifted, counted, shifted.sum(0)
 
 
 def from_sums(sums: ShiftedSums) -> Moments:

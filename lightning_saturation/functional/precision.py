@@ -30,6 +30,6 @@ def single_products(rows: Float[Tensor, "samples features"]) -> Float[Tensor, "f
     """
     high = rows.bfloat16().float()
     low = (rows - high).float()
-    cross = high.T @ low
     with torch.autocast(rows.device.type, enabled=False):
+        cross = high.T @ low
         return (high.T @ high).double() + cross.double() + cross.T.double() + (low.T @ low).double()

@@ -21,8 +21,9 @@ MOST_LINES = 10
 def profile_figure(reports: Sequence[SaturationReport]) -> Figure:
     """Return the saturation of every layer as one line per report, at most ten of them, one panel per stage.
 
-    The last window is drawn thick; hollow points are output layers, which the average leaves out, and crosses are
-    layers with too few samples to fill their space. A ``ValueError`` where no report has a layer.
+    The last window is drawn thick; hollow points are output layers, which the average leaves out, crosses are layers
+    with too few samples to fill their space, and bars the certified bounds of sketched layers. A ``ValueError`` where
+    no report has a layer.
     """
     stages, names = windows.by_stage(reports), windows.layer_names(reports)
     width = max(6.4, 3.2 + canvas.layer_room(names))
@@ -71,6 +72,12 @@ def _mark(axes: Axes, report: SaturationReport, names: Sequence[str], *, across:
     known = [i for i, n in enumerate(names) if n in report.layers and not math.isnan(report.layers[n].saturation)]
     outputs = [i for i in known if names[i] in report.output_layers]
     short = [i for i in known if report.layers[names[i]].too_few_samples]
+    uncertain = [i for i in known if report.layers[names[i]].is_bracketed]
+    if uncertain:
+        low = [report.layers[names[i]].saturation_lower for i in uncertain]
+        high = [report.layers[names[i]].saturation_upper for i in uncertain]
+        draw = axes.vlines if across else axes.hlines
+        draw(uncertain, low, high, color="black", lw=1.2, label="certified bounds", zorder=2.5)
     for places, marker, size, label in ((outputs, "o", 7, "output layer"), (short, "x", 8, "too few samples")):
         values = [report.layers[names[i]].saturation for i in places]
         points = (places, values) if across else (values, places)

@@ -113,6 +113,11 @@ class LayerStatistics:
         )
 
     @property
+    def is_bracketed(self) -> bool:
+        """Whether a sketch leaves more than one saturation possible."""
+        return self.saturation_lower < self.saturation_upper
+
+    @property
     def is_certain(self) -> bool:
         """Whether ``saturation`` is the only one possible."""
         return self.saturation_lower == self.saturation_upper

@@ -158,11 +158,10 @@ class SaturationReport:
 
 
 def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:
-    uncertain = not (layer.is_certain or math.isnan(layer.saturation_lower))
     notes = [
         "output layer, not in the average" if output else "",
         "fewer samples than needed" if layer.too_few_samples else "",
-        f"between {layer.saturation_lower:.3f} and {layer.saturation_upper:.3f}" if uncertain else "",
+        f"between {layer.saturation_lower:.3f} and {layer.saturation_upper:.3f}" if layer.is_bracketed else "",
         f"{layer.skipped} rows with NaN or infinity left out" if layer.skipped else "",
     ]
     return (

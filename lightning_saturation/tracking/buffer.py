@@ -17,6 +17,8 @@ from lightning_saturation.tracking.accumulation import Accumulation
 # features at a time turn it into a matrix product. The bytes bound what a very wide layer may hold.
 _LEAST_ROWS = 1024
 _MOST_BYTES = 32 * 2**20
+# What comes in large pieces need not be collected first; pieces of this size stay in a processor's cache.
+_DIRECT_NUMBERS = 2**18
 
 
 class RowBuffer:
@@ -50,7 +52,8 @@ class RowBuffer:
             self._flush()
             self._allocate(features, dtype, self._accumulation.state_device or rows.device)
         chosen = self._choose(rows, count, batches)
-        for part in _parts(chosen, len(self._rows)):
+        direct = rows.device == self._rows.device
+        for part in _parts(chosen, max(len(self._rows), _DIRECT_NUMBERS // features if direct else 0)):
             self._collect(part)
 
     def moments(self) -> Moments | None:
@@ -113,10 +116,11 @@ class RowBuffer:
         return rows[torch.unravel_index(picked, rows.shape[:-1])] if rows.ndim > 2 else rows[picked]
 
     def _collect(self, rows: Tensor) -> None:
-        """Put ``rows`` (samples, features), no more than fit, into the buffer."""
+        """Put ``rows`` (samples, features), into the buffer, or past it where there are enough of them."""
         if self._filled + len(rows) > len(self._rows):
             self._flush()
-        if len(rows) == len(self._rows) and rows.device == self._rows.device:
+        if 2 * len(rows) >= len(self._rows) and rows.device == self._rows.device:
+            self._flush()  # enough of them at once, and in order
             self._update(rows, self.stride)
             return
         self._rows[self._filled : self._filled + len(rows)].copy_(rows, non_blocking=self._pinned)
@@ -168,5 +172,10 @@ def _parts(rows: Tensor, most: int) -> list[Tensor]:
     if rows.ndim == 2:
         return [rows] if len(rows) <= most else list(torch.split(rows, most))
     inner = rows.shape[1:-1].numel()
-    outer = max(1, most // inner)
-    return [part for group in torch.split(rows, outer) for part in torch.split(group.flatten(0, -2), most)]
+    groups = torch.split(rows, max(1, most // inner))
+    if rows.stride(-1) != 1 and rows.stride(-2) == 1:
+        # Maps are kept position by position, feature after feature: copying them so moves whole runs of memory.
+        flat = [group.movedim(-1, 0).flatten(1).T for group in groups]
+    else:
+        flat = [group.flatten(0, -2) for group in groups]
+    return [part for rows in flat for part in torch.split(rows, most)]

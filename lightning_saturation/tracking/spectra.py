@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_saturation.functional.eigen import TopSpectrum, top_spectrum
+from lightning_saturation.functional.eigen import DENSE_BELOW, TopSpectrum, dense_spectra, top_spectrum
 from lightning_saturation.functional.moments import Moments, covariance
 from lightning_saturation.metrics.reduction import is_distributed, wire_device
 
@@ -26,8 +26,9 @@ def spectra_over_ranks(
     """
     rank, world = (dist.get_rank(group), dist.get_world_size(group)) if is_distributed(group) else (0, 1)
     mine = _shares({name: len(m.mean) for name, m in moments.items()}, world)[rank]
+    together = _solve_together({name: moments[name] for name in mine})
     solved = {
-        name: _pack(_solve(name, m, delta), len(m.mean))
+        name: _pack(together[name] if name in together else _solve(name, m, delta), len(m.mean))
         if name in mine
         else torch.zeros(len(m.mean) + 3, dtype=torch.float64)
         for name, m in moments.items()
@@ -49,6 +50,15 @@ def _shares(widths: Mapping[str, int], world: int) -> list[set[str]]:
         shares[rank].add(name)
         costs[rank] += widths[name] ** 3
     return shares
+
+
+def _solve_together(moments: Mapping[str, Moments]) -> dict[str, TopSpectrum]:
+    """Return the spectra of narrow layers on a GPU, which solves many at once; {} where one of them fails."""
+    narrow = {name: m for name, m in moments.items() if m.mean.is_cuda and len(m.mean) < DENSE_BELOW}
+    try:
+        return dict(zip(narrow, dense_spectra([covariance(m) for m in narrow.values()]), strict=True))
+    except (ValueError, RuntimeError):
+        return {}  # one by one, so that the others are not missing too
 
 
 def _solve(name: str, moments: Moments, delta: float) -> TopSpectrum | None:

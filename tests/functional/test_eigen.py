@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_saturation.functional import eigen
-from lightning_saturation.functional.eigen import dense_spectrum, effective_rank_bounds, top_spectrum
+from lightning_saturation.functional.eigen import dense_spectra, dense_spectrum, effective_rank_bounds, top_spectrum
 from lightning_saturation.functional.krylov import BlockKrylov
 from lightning_saturation.functional.ritz import RitzBounds, is_positive
 from lightning_saturation.functional.spectrum import effective_rank, intrinsic_dimension
@@ -201,6 +201,15 @@ def test_the_basis_stays_orthonormal_when_the_space_is_exhausted():
     gram = space._basis[: space.size] @ space._basis[: space.size].T
     assert space.size == 96
     assert (gram - torch.eye(96).double()).abs().max() < 1e-12
+
+
+def test_several_solved_together_are_as_each_alone():
+    matrices = [with_spectrum(ADVERSARIAL[name]) for name in ("power law", "flat")] + [with_spectrum(np.ones(7))]
+    for together, matrix in zip(dense_spectra(matrices), matrices, strict=True):
+        alone = dense_spectrum(matrix)
+        torch.testing.assert_close(together.eigenvalues, alone.eigenvalues, rtol=1e-9, atol=1e-12)
+        assert together[1:] == alone[1:]
+    assert dense_spectra([]) == []
 
 
 @pytest.mark.gpu

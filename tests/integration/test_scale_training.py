@@ -98,8 +98,9 @@ def test_a_sketching_monitor_reports_bounds_that_hold():
     assert restored.layers == sketch.reports[-1].layers
 
 
-def test_an_uncertain_saturation_shows_its_bounds_in_the_table():
+def test_an_uncertain_saturation_shows_its_bounds_in_table_and_chart():
     from lightning_saturation.functional.sketch import add_to_sketch, empty_sketch
+    from lightning_saturation.plots import profile_figure
     from lightning_saturation.report import LayerStatistics, SaturationReport
 
     sketch, _ = add_to_sketch(
@@ -109,5 +110,10 @@ def test_an_uncertain_saturation_shows_its_bounds_in_the_table():
     assert not layer.is_certain
     text = str(SaturationReport({"wide": layer}))
     assert f"between {layer.saturation_lower:.3f} and {layer.saturation_upper:.3f}" in text
+    bars = [
+        line for line in profile_figure([SaturationReport({"wide": layer})]).axes[0].collections if line.get_label()
+    ]
+    (segment,) = bars[0].get_segments()
+    assert segment[:, 1].tolist() == [layer.saturation_lower, layer.saturation_upper]
     certain = LayerStatistics.from_eigenvalues(torch.ones(4), features=4, samples=10)
     assert "between" not in str(SaturationReport({"narrow": certain}))
