@@ -18,7 +18,7 @@ from lightning_saturation.plots import heatmap_figure, profile_figure, spectrum_
 from lightning_saturation.plots.canvas import thin
 from lightning_saturation.plots.profile import MOST_LINES
 from lightning_saturation.plots.spectrum import report_spectra
-from lightning_saturation.plots.windows import by_stage, when
+from lightning_saturation.plots.windows import by_stage, layer_names, when
 from lightning_saturation.report import SaturationReport
 
 if TYPE_CHECKING:
@@ -56,13 +56,15 @@ def write_reports(
     picture = cache(partial(_picture, stages))
 
     def write(sink: Sink) -> None:
+        # Tables last: an online W&B run asks its server for each of them, and without one the rest is in by then.
+        kinds = () if not sink.draws else ("heatmap",) if sink.charts else ("profile", "heatmap", "spectrum")
+        for stage, same_stage in stages.items():
+            sink.text(f"{name}/{stage}/diagnosis", str(same_stage[-1].diagnose(history=same_stage)), step=step)
+            for kind in kinds:
+                figure = picture(stage, kind)
+                if figure is not None:
+                    sink.figure(f"{name}/{stage}/{kind}", figure, step=step)
         _summarise(sink, stages, step=step, name=name)
-        if sink.draws:
-            for stage in stages:
-                for kind in ("heatmap",) if sink.charts else ("profile", "heatmap", "spectrum"):
-                    figure = picture(stage, kind)
-                    if figure is not None:
-                        sink.figure(f"{name}/{stage}/{kind}", figure, step=step)
 
     to_each(loggers, write)
     if save_dir is not None:
@@ -82,11 +84,11 @@ def write_window(
     picture = cache(partial(_picture, {report.stage: [r for r in history if r.stage == report.stage and r.layers]}))
 
     def write(sink: Sink) -> None:
-        sink.table(f"{key}/table", report.to_records(), step=step)
-        _spectra(sink, report, step=step, key=key)
         figure = picture(report.stage, "heatmap") if sink.draws else None
         if figure is not None:
             sink.figure(f"{name}/{report.stage}/heatmap", figure, step=step)
+        sink.table(f"{key}/table", report.to_records(), step=step)
+        _spectra(sink, report, step=step, key=key)
 
     if report.layers:
         to_each(loggers, write)
@@ -99,16 +101,17 @@ def _summarise(sink: Sink, stages: dict[str, list[SaturationReport]], *, step: i
         lines = _profile_lines(reports)
         cut = f" ({len(lines)} of {len(reports)} windows)" if len(lines) < len(reports) else ""
         sink.lines(f"{name}/{stage}/profile", lines, x="layer", title=f"Saturation by layer, {stage}{cut}", step=step)
-        sink.text(f"{name}/{stage}/diagnosis", str(reports[-1].diagnose(history=reports)), step=step)
         _spectra(sink, reports[-1], step=step, key=f"{name}/{stage}")
 
 
 def _profile_lines(reports: Sequence[SaturationReport]) -> dict[str, tuple[list[float], list[float]]]:
     unit, moments = when(reports)
+    names = layer_names(reports)
     digits = len(str(max(moments)))
     lines = {}
     for moment, report in thin(list(zip(moments, reports, strict=True)), MOST_LINES):
-        known = [(float(i), s) for i, s in enumerate(report.saturation.values()) if not math.isnan(s)]
+        values = report.saturation
+        known = [(float(i), values[n]) for i, n in enumerate(names) if not math.isnan(values.get(n, math.nan))]
         # Padded, because charts sort their legends as text.
         lines[f"{unit} {moment:0{digits}d}"] = ([i for i, _ in known], [s for _, s in known])
     return lines

@@ -162,6 +162,35 @@ def test_a_finished_run_costs_one_warning(logger, offline_runs):
     assert "training goes on. UsageError: Run" in str(caught[0].message)
 
 
+def test_a_server_that_takes_no_tables_leaves_picture_and_diagnosis(tmp_path, offline_runs):
+    class NoTables(lightning.pytorch.loggers.WandbLogger):
+        def log_metrics(self, metrics, step=None):
+            if not all(isinstance(value, wandb.Image) for value in metrics.values()):
+                raise wandb.errors.AuthenticationError("the service process did not respond in time")
+            super().log_metrics(metrics, step)
+
+    with pytest.warns(UserWarning, match="NoTables could not be written to; training goes on. AuthenticationError"):
+        write_reports([start(NoTables, tmp_path)], history(stages=("train",)), step=1)
+    (run,) = offline_runs()
+    assert run.media("saturation/train/heatmap").exists()
+    assert "saturation/train/diagnosis" in run.summary
+
+
+def test_reports_in_which_nothing_is_known_are_written_as_missing(logger, offline_runs):
+    write_reports([logger], [profile([None, None])], step=1)
+    (run,) = offline_runs()
+    assert [row["saturation"] for row in run.table("saturation/table")] == [None, None]
+    assert run.media("saturation/train/heatmap").exists()
+    assert "average saturation missing" in run.summary["saturation/train/diagnosis"]
+
+
+def test_a_layer_keeps_its_place_in_the_profile_where_others_are_absent(logger, offline_runs):
+    reports = [profile([40, 10], names=["b", "c"]), profile([90, 40, 10], names=["a", "b", "c"], epoch=1)]
+    write_reports([logger], reports, step=1)
+    points = offline_runs()[0].table("saturation/train/profile_table")
+    assert [(p["step"], p["lineVal"]) for p in points if p["lineKey"] == "epoch 0"] == [(1, 0.4), (2, 0.1)]
+
+
 def test_a_disabled_run_is_left_alone(tmp_path, offline_runs, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     logger = start(lightning.pytorch.loggers.WandbLogger, tmp_path)
