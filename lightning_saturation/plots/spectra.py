@@ -41,11 +41,10 @@ def histogram_figure(report: SpectrumReport, layers: Sequence[str] | None = None
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, name in zip(grid, shown, strict=False):
         _draw(axes, report.layers[name])
-        axes.set_title(name, fontsize=canvas.LABEL_SIZE + 1)
+        axes.set_title(f"{name} ({_how(report.layers[name])})", fontsize=canvas.LABEL_SIZE + 1)
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=canvas.LABEL_SIZE)
+    _legend(figure, list(grid))
     figure.suptitle(f"Eigenvalues of HHᵀ, {_when(report)}{_cut(shown, names)}", fontsize=11)
     return figure
 
@@ -53,7 +52,7 @@ def histogram_figure(report: SpectrumReport, layers: Sequence[str] | None = None
 def norms_figure(reports: Sequence[SpectrumReport], layers: Sequence[str] | None = None, *, most: int = 10) -> Figure:
     """Return the squared spectral norm λ_max of layers over training, one line per layer, log-scaled.
 
-    Dotted verticals mark where a learning rate changed.
+    A dotted vertical marks where a learning rate changed, or a grey span the epochs within which it did.
 
     Source: *Evolution of Eigenvalue Decay in Deep Networks*, figure 2.
     """
@@ -93,10 +92,11 @@ def evolution_figure(reports: Sequence[SpectrumReport], layer: str, *, most: int
     top = max(float(report.layers[layer].counts.max()) for report in shown)
     for axes, report in zip(grid, shown, strict=True):
         _draw(axes, report.layers[layer], top)
-        axes.set_title(f"{_when(report)}\nλ max {report.layers[layer].largest:.3g}", fontsize=canvas.LABEL_SIZE + 1)
+        histogram = report.layers[layer]
+        title = f"{_when(report)} ({_how(histogram)})\nλ max {histogram.largest:.3g}"
+        axes.set_title(title, fontsize=canvas.LABEL_SIZE + 1)
         axes.label_outer()
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=canvas.LABEL_SIZE)
+    _legend(figure, list(grid))
     figure.suptitle(f"{layer}: eigenvalues of HHᵀ{_cut(shown, known)}", fontsize=11)
     return figure
 
@@ -105,8 +105,7 @@ def _draw(axes: Axes, histogram: Histogram, top: float = 1.0) -> None:
     edges, counts = histogram.edges.numpy(), histogram.counts.numpy()
     spikes = histogram.spike_counts.numpy() if histogram.method == "stochastic" else np.zeros_like(counts)
     exact = spikes >= np.maximum(counts - LEAST_COUNT, LEAST_COUNT)
-    bulk = "exact" if histogram.method == "exact" else "estimated"
-    for chosen, colour, label in ((~exact, BULK, f"bins ({bulk})"), (exact, SPIKES, "bins of spikes found one by one")):
+    for chosen, colour, label in ((~exact, BULK, "bins"), (exact, SPIKES, "bins of spikes found one by one")):
         heights = np.where(chosen & (counts >= LEAST_COUNT), counts, LEAST_COUNT)
         if label.startswith("bins of") and not exact.any():
             continue
@@ -118,6 +117,19 @@ def _draw(axes: Axes, histogram: Histogram, top: float = 1.0) -> None:
     axes.set_xlabel("eigenvalue", fontsize=canvas.LABEL_SIZE)
     axes.set_ylabel("eigenvalues per bin", fontsize=canvas.LABEL_SIZE)
     axes.tick_params(labelsize=canvas.LABEL_SIZE)
+
+
+def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
+    known = [axes.get_legend_handles_labels() for axes in grid]
+    entries = {label: handle for handles, labels in known for handle, label in zip(handles, labels, strict=True)}
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=canvas.LABEL_SIZE,
+    )
 
 
 def _label_log(axis: Axis) -> None:
@@ -133,7 +145,11 @@ def _label_log(axis: Axis) -> None:
 def _mark_learning_rates(axes: Axes, reports: Sequence[SpectrumReport]) -> None:
     for before, after in pairwise(reports):
         if before.learning_rates and after.learning_rates and before.learning_rates != after.learning_rates:
-            axes.axvline(after.epoch, color="grey", ls=":")  # schedulers step before an epoch's report
+            # Schedulers step before an epoch's report; between two distant reports nobody knows when it was.
+            if after.epoch - before.epoch > 1:
+                axes.axvspan(before.epoch, after.epoch, color="grey", alpha=0.15, lw=0)
+            else:
+                axes.axvline(after.epoch, color="grey", ls=":")
 
 
 def _known(report: SpectrumReport, layers: Sequence[str] | None) -> list[str]:
@@ -148,6 +164,10 @@ def _last(reports: Sequence[SpectrumReport]) -> SpectrumReport:
     if not reports:
         raise ValueError("Expected at least one report, got none.")
     return reports[-1]
+
+
+def _how(histogram: Histogram) -> str:
+    return "exact" if histogram.method == "exact" else "estimated"
 
 
 def _when(report: SpectrumReport) -> str:

@@ -47,7 +47,7 @@ def test_bars_are_the_counts_and_bins_of_spikes_have_their_colour():
 
 def test_many_layers_are_thinned_and_the_title_says_so():
     figure = histogram_figure(report(5), most=2)
-    assert [axes.get_title() for axes in figure.axes] == ["layer0", "layer4"]
+    assert [axes.get_title() for axes in figure.axes] == ["layer0 (estimated)", "layer4 (estimated)"]
     assert "(2 of 5)" in figure.get_suptitle()
 
 
@@ -58,15 +58,17 @@ def test_norms_are_lines_with_the_learning_rate_marked():
     assert list(line.get_xdata()) == [0, 1, 2, 3]
     assert list(line.get_ydata()) == [it.layers["layer1"].largest for it in reports]
     assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [2]
+    distant = norms_figure([reports[0], reports[3]]).axes[0].patches[0]
+    assert (distant.get_x(), distant.get_x() + distant.get_width()) == (0, 3)
 
 
 def test_evolution_shows_first_and_last_on_one_axis_of_counts():
     reports = [report(1, epoch) for epoch in range(7)]
     figure = evolution_figure(reports, "layer0", most=3)
     assert [axes.get_title().splitlines()[0] for axes in figure.axes] == [
-        "before training",
-        "after epoch 3",
-        "after epoch 6",
+        "before training (estimated)",
+        "after epoch 3 (estimated)",
+        "after epoch 6 (estimated)",
     ]
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
 
