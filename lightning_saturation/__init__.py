@@ -21,9 +21,17 @@ from lightning_saturation.metrics import (
     Saturation,
     TwoNN,
 )
-from lightning_saturation.report import DimensionReport, SaturationReport, SimilarityMatrix, SpectrumReport
+from lightning_saturation.report import (
+    ConvergentLearning,
+    DimensionReport,
+    LearningDynamics,
+    SaturationReport,
+    SimilarityMatrix,
+    SpectrumReport,
+)
 from lightning_saturation.tracking import (
     compare_representations,
+    match_networks,
     measure_dimension,
     measure_saturation,
     measure_spectrum,
@@ -34,10 +42,12 @@ __all__ = [
     "PWCCA",
     "SVCCA",
     "ClassSimilarity",
+    "ConvergentLearning",
     "Covariance",
     "DimensionMonitor",
     "DimensionReport",
     "FreezeTraining",
+    "LearningDynamics",
     "LinearCKA",
     "Procrustes",
     "Saturation",
@@ -52,6 +62,7 @@ __all__ = [
     "capture",
     "compare_representations",
     "compress",
+    "match_networks",
     "measure_dimension",
     "measure_saturation",
     "measure_spectrum",

@@ -16,8 +16,11 @@ from lightning_saturation.functional.moments import Moments
 from lightning_saturation.functional.pairs import PairMoments, as_pair
 from lightning_saturation.functional.shapes import Float
 
-# Stop when the duality gap certifies the objective, at most ½ per unit, to this.
-GAP = 1e-7
+# A unit is done when the duality gap certifies its objective, at most ½, to the first of these, or when `EVERY` sweeps
+# lower it by less than the second: where units of x depend on each other linearly (a convolution's outputs have as many
+# dimensions as its patch has pixels), the gap closes long after the loss stands still.
+GAP, STALL = 1e-7, 1e-7
+EVERY = 10
 SWEEPS = 2000
 
 
@@ -63,7 +66,11 @@ def sparse_mapping(
     pair = as_pair(x, y)
     gram = unit_correlation(Moments(pair.samples, pair.xx.diagonal(), pair.xx))
     target = unit_correlation(pair)
-    weights = torch.stack([_least_squares(gram, target) if d == 0 else _lasso(gram, target, d) for d in decays])
+    found: dict[float, Tensor] = {0.0: _least_squares(gram, target)} if 0 in decays else {}
+    warm = torch.zeros_like(target)
+    for penalty in sorted({d for d in decays if d > 0}, reverse=True):
+        warm = found[penalty] = _lasso(gram, target, penalty, warm)
+    weights = torch.stack([found[d] for d in decays])
     varies = pair.yy.diagonal() > 0
     errors = torch.stack([_half_error(gram, target, w) for w in weights])[:, varies]
     penalties = torch.tensor(decays, dtype=torch.float64, device=gram.device)
@@ -81,23 +88,26 @@ def _least_squares(gram: Tensor, target: Tensor) -> Tensor:
     return (white @ (white.T @ target)) * (gram.diagonal() > 0)[:, None]
 
 
-def _lasso(gram: Tensor, target: Tensor, decay: float) -> Tensor:
+def _lasso(gram: Tensor, target: Tensor, decay: float, start: Tensor) -> Tensor:
     """Return weights (x_units, y_units) by cyclic coordinate descent, all target units that have not converged at once.
 
     Source: Friedman, Hastie and Tibshirani, *Regularization paths for generalized linear models*, 2010, section 2.2.
     """
-    weights = torch.zeros_like(target)
+    weights = start.clone()
     active = torch.arange(target.shape[1], device=target.device)
     units = gram.diagonal().nonzero().flatten().tolist()
-    for sweep in range(SWEEPS):
+    before = torch.full_like(target[0], torch.inf)
+    for sweep in range(1, SWEEPS + 1):
         now, goal = weights[:, active], target[:, active]
         for unit in units:
             # The diagonal of `gram` is 1, so the best value of one weight is its partial residual, shrunk.
             best = goal[unit] - gram[unit] @ now + now[unit]
             now[unit] = torch.nn.functional.softshrink(best, decay)
         weights[:, active] = now
-        if sweep % 5 == 4 or sweep == 0:
-            active = active[_duality_gap(gram, goal, now, decay) > GAP]
+        if sweep % EVERY == 0:
+            gap, objective = _duality_gap(gram, goal, now, decay)
+            going = (gap > GAP) & (before - objective > STALL)
+            active, before = active[going], objective[going]
             if not len(active):
                 return weights
     warnings.warn(
@@ -106,12 +116,12 @@ def _lasso(gram: Tensor, target: Tensor, decay: float) -> Tensor:
     return weights
 
 
-def _duality_gap(gram: Tensor, target: Tensor, weights: Tensor, decay: float) -> Tensor:
-    """Return by how much each unit's objective can exceed the optimum at most."""
+def _duality_gap(gram: Tensor, target: Tensor, weights: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    """Return by how much each unit's objective can exceed the optimum at most, and the objective."""
     fitted = gram @ weights
     residual = target - fitted  # what every unit of x still correlates with the error
     squared = (1 + (weights * (fitted - 2 * target)).sum(0)).clamp(min=0)
     aligned = 1 - (weights * target).sum(0)  # the error's product with the target
     scale = (decay / residual.abs().max(0).values).clamp(max=1)
     primal = 0.5 * squared + decay * weights.abs().sum(0)
-    return primal - scale * aligned + 0.5 * scale.square() * squared
+    return primal - scale * aligned + 0.5 * scale.square() * squared, primal

@@ -1,5 +1,6 @@
 """What a window of saturation says: plain data in, plain data out."""
 
+from lightning_saturation.report.convergent import ConvergentLearning, LayerMatch
 from lightning_saturation.report.diagnosis import Diagnosis, Finding
 from lightning_saturation.report.dimension import DimensionReport, LayerDimension
 from lightning_saturation.report.dynamics import LearningDynamics
@@ -11,10 +12,12 @@ from lightning_saturation.report.similarity import SimilarityMatrix
 from lightning_saturation.report.widths import WidthEstimates
 
 __all__ = [
+    "ConvergentLearning",
     "Diagnosis",
     "DimensionReport",
     "Finding",
     "LayerDimension",
+    "LayerMatch",
     "LayerStatistics",
     "LearningDynamics",
     "SaturationReport",

@@ -1,6 +1,7 @@
 """From a model's layers to a report, without any Trainer."""
 
 from lightning_saturation.tracking.compare import compare_representations
+from lightning_saturation.tracking.convergent import match_networks
 from lightning_saturation.tracking.dimension import measure_dimension
 from lightning_saturation.tracking.measure import measure_saturation
 from lightning_saturation.tracking.operators import measure_spectrum, operator_layers, spectra_over_ranks
@@ -13,6 +14,7 @@ __all__ = [
     "check_output_layers",
     "choose_output_layers",
     "compare_representations",
+    "match_networks",
     "measure_dimension",
     "measure_saturation",
     "measure_spectrum",
