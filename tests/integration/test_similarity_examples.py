@@ -1,0 +1,25 @@
+"""The examples on similarity run on the digits as a user starts them, and leave their pictures."""
+
+import pytest
+from programs import PATIENCE, ROOT, program
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+EXAMPLES = {
+    "learning_dynamics": (["--epochs", "2"], ["learning_dynamics.png", "convergence.png", "class_similarity.png"]),
+    "freeze_training": (["--epochs", "3", "--runs", "1"], ["freeze_training.png"]),
+    "compress": (["--epochs", "1"], ["compress.png"]),
+    "convergent_learning": (["--epochs", "1"], ["convergent_conv1.png", "sparse_mapping.png"]),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_ends_with_its_pictures(name, tmp_path):
+    options, pictures = EXAMPLES[name]
+    command = [str(ROOT / "examples" / f"{name}.py"), "--limit", "400", "--width", "0.25", *options]
+    with program([*command, "--out", str(tmp_path / "out")], folder=tmp_path) as (process, _):
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(pictures)
+    assert "Picture" in output
