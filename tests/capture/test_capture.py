@@ -328,9 +328,18 @@ def test_hooks_of_others_stay():
     assert len(ran) == 2
 
 
+HEARD = []
+
+
+def hear(name, rows):
+    """What a copy of the model would share with the original, as a function is never copied."""
+    HEARD.append(name)
+
+
 def test_copies_and_pickles_of_a_watched_model_are_not_watched():
-    model, rows = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), Rows()
-    with capture(model, rows):
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    HEARD.clear()
+    with capture(model, hear):
         copied = copy.deepcopy(model)
         pickled = pickle.loads(pickle.dumps(model))
         buffer = io.BytesIO()
@@ -339,9 +348,9 @@ def test_copies_and_pickles_of_a_watched_model_are_not_watched():
         loaded = torch.load(buffer, weights_only=False)
         for other in (copied, pickled, loaded):
             assert torch.equal(other(torch.ones(1, 2)), copied(torch.ones(1, 2)))
-        assert not rows.calls
+        assert not HEARD
         model(torch.ones(1, 2))
-        assert rows.names == ["0", "1"]
+        assert HEARD == ["0", "1"]
     assert model.state_dict().keys() == copied.state_dict().keys()
 
 

@@ -144,6 +144,15 @@ def test_bad_rows_are_errors_and_lose_nothing(call, x, error, message):
     assert_is_numpys(metric.compute(), torch.cat([rows(), rows(1)]))
 
 
+def test_a_batch_whose_value_cannot_be_computed_loses_nothing():
+    metric = Saturation()
+    metric.update(rows())
+    with pytest.raises(ValueError, match="Expected a finite `covariance`"):
+        metric(torch.tensor([[1e200] * 4, [-1e200] * 4], dtype=torch.float64))  # its square is infinite
+    metric.update(rows(1))
+    assert_is_numpys(metric.covariance(), torch.cat([rows(), rows(1)]))
+
+
 def test_casts_of_a_parent_do_not_reach_the_sums():
     class Model(nn.Module):
         def __init__(self):
