@@ -1,7 +1,7 @@
 """The rules that turn a profile into findings; each makes a finding only where the data support it.
 
 A layer seen with too few samples shows a lower saturation than it has, and a missing one shows none. Such layers can
-support "at least so high", never "so low".
+support "at least so high", never "so low". Of a sketched layer its certain bounds count.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ def inner_layers(report: SaturationReport) -> list[str]:
 
 def at_least(report: SaturationReport, name: str) -> float:
     """Return what the saturation of a layer is at least: 0 where it is missing."""
-    value = report.layers[name].saturation
-    return 0.0 if math.isnan(value) else value
+    layer = report.layers[name]
+    known = layer.saturation if math.isnan(layer.saturation_lower) else layer.saturation_lower
+    return 0.0 if math.isnan(known) else known
 
 
 def at_most(report: SaturationReport, name: str) -> float:
     """Return what the saturation of a layer is at most: 1 where it is missing or seen with too few samples."""
     layer = report.layers[name]
-    return 1.0 if math.isnan(layer.saturation) or layer.too_few_samples else layer.saturation
+    known = layer.saturation if math.isnan(layer.saturation_upper) else layer.saturation_upper
+    return 1.0 if math.isnan(known) or layer.too_few_samples else known
 
 
 def too_few_samples(report: SaturationReport) -> Finding | None:
@@ -157,7 +159,8 @@ def judge(
         findings.append(underparameterised(report, average_above))
         findings.append(high_from_the_start([*earlier, report], average_above, early_epochs))
         if report.average > average_above and findings[0] is None:
-            notes.append(f"underparameterised: the average {report.average:.2f} leaves out layers that may be low")
+            average = f"{report.average:.2f} is above {average_above:.2f}"
+            notes.append(f"underparameterised: the average {average}, but not for sure: layers are missing or sketched")
     findings += [tail(report, tail_below, tail_layers, tail_drop), *bottlenecks(report, bottleneck_above)]
     findings.append(too_few_samples(report))
     made = tuple(finding for finding in findings if finding is not None)

@@ -53,7 +53,7 @@ def test_output_layers_do_not_count_for_the_average():
 def test_missing_layers_count_as_low_before_a_network_is_called_underparameterised():
     diagnosis = profile([90, None, None, None]).diagnose()
     assert diagnosis.findings == ()
-    assert "the average 0.90 leaves out layers that may be low" in str(diagnosis)
+    assert "the average 0.90 is above 0.45, but not for sure" in str(diagnosis)
     assert kinds(profile([90, 95, 90, None])) == ("underparameterised",)
 
 
@@ -127,6 +127,17 @@ def test_too_few_samples_never_make_a_tail():
     assert kinds(SaturationReport(layers)) == ("too few samples",)
     layers = {"a": layer(60), "b": layer(40), "c": layer(4, samples=101), "d": layer(3, samples=101)}
     assert kinds(SaturationReport(layers)) == ("overparameterised tail",)
+
+
+def test_of_a_sketched_layer_the_bounds_count():
+    def sketched(percent, lower, upper):
+        return dataclasses.replace(layer(percent), saturation_lower=lower, saturation_upper=upper)
+
+    tail = {"a": layer(60), "b": layer(30), "c": sketched(4, 0.03, 0.2), "d": layer(3)}
+    assert kinds(SaturationReport(tail)) == ()
+    assert kinds(SaturationReport({**tail, "c": sketched(4, 0.03, 0.05)})) == ("overparameterised tail",)
+    assert kinds(SaturationReport({"a": sketched(60, 0.4, 0.8)})) == ()
+    assert kinds(SaturationReport({"a": sketched(60, 0.5, 0.8)})) == ("underparameterised",)
 
 
 def test_a_long_list_of_layers_is_counted_in_the_text_and_complete_in_the_data():
