@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -232,6 +232,30 @@ def test_sharded_weights_give_the_numbers_of_one_process():
     expected = outputs(Net().double().body, data(96).tensors[0].double())
     for report in reports:
         assert_holds(report, {name.removeprefix("body."): rows for name, rows in expected.items()}, rtol=1e-12)
+
+
+def test_a_trainer_that_shards_weights():
+    """FSDP2 in the Trainer, whose mesh says over which ranks data is split. (Lightning refuses FSDP1 without a GPU.)"""
+
+    class Sharded(Net):
+        def configure_model(self):
+            mesh = self.device_mesh["data_parallel"]
+            for layer in (*self.body.children(), self):
+                fully_shard(layer, mesh=mesh)
+
+    def job(rank):
+        start(rank, 2)
+        monitor, stopping = SaturationMonitor(), SaturationStopping(window=3, patience=1)
+        strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, process_group_backend="gloo")
+        done = fit(Sharded(), monitor, stopping, strategy=strategy, devices=2, use_distributed_sampler=False,
+                   train=shard(rank, 2), max_epochs=9)  # fmt: skip
+        return told(monitor, done)
+
+    results = on_ranks(2, job)
+    assert_alike(results)
+    reports, _, end = results[0]
+    assert end == (3, 12)
+    assert_holds(reports[0], outputs(Net().body, data(96).tensors[0]), rtol=1e-6)
 
 
 class Writing(SaturationMonitor):

@@ -378,19 +378,23 @@ def test_hooks_that_never_fire_are_not_silent():
 
 def test_a_forward_pass_outside_of_steps_does_not_count():
     class Curious(Callback):
-        def on_train_epoch_start(self, trainer, pl_module):
+        def on_train_batch_end(self, trainer, pl_module, *args):
             pl_module(torch.ones(100, 4))
 
-        on_train_epoch_end = on_validation_epoch_start = on_validation_epoch_end = on_train_epoch_start
+        on_train_epoch_start = on_train_epoch_end = on_train_batch_end
+        on_validation_batch_end = on_validation_epoch_start = on_validation_epoch_end = on_train_batch_end
 
-    assert seen(monitored(Net(), Curious(), val=batches(16))) == [ONCE]
+    monitor = monitored(Net(), Curious(), val=batches(16), max_epochs=2)
+    assert seen(monitor) == [ONCE] * 2
+    assert seen(monitor, "val") == [dict.fromkeys(LAYERS, 16)] * 2
 
 
-def test_an_epoch_that_the_module_ends_early_is_partial():
+def test_an_epoch_that_the_module_ends_early_closes_its_window():
     class Ending(Net):
         def on_train_batch_start(self, batch, batch_idx):
-            self(torch.ones(100, 4)) if batch_idx == 2 else None
             return -1 if batch_idx == 2 else None
 
-    monitor = monitored(Ending(), val=batches(16))
-    assert seen(monitor)[0]["body.head"] >= 16
+        def on_train_epoch_end(self):
+            self(torch.ones(100, 4))  # the end of the batch that never was did not say that recording is over
+
+    assert seen(monitored(Ending(), max_epochs=2)) == [dict.fromkeys(LAYERS, 16)] * 2
