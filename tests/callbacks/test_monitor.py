@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 
 from lightning_saturation import SaturationMonitor, SaturationStopping
@@ -291,6 +292,18 @@ def test_copies_and_pickles_keep_the_history_and_nothing_that_runs():
         assert [str(report) for report in other.reports] == [str(report) for report in monitor.reports]
         fit(Net(), other)
         assert len(other.reports) == 2
+
+
+def test_a_copy_made_during_training_watches_nothing():
+    class Copying(Callback):
+        def on_train_batch_end(self, *args):
+            self.copy, self.pickled = copy.deepcopy(monitor), pickle.dumps(monitor)
+
+    monitor, copying = SaturationMonitor(), Copying()
+    fit(Net(), monitor, copying)
+    assert b"LayerTracker" not in copying.pickled
+    fit(Net(), copying.copy)
+    assert seen(copying.copy) == seen(monitor)
 
 
 def test_two_monitors_side_by_side():
