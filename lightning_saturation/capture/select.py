@@ -29,7 +29,7 @@ def select_layers(
     By default these are all linear, convolutional (1–3d, transposed too), recurrent and multi-head attention layers.
     ``layers`` picks instead: an exact name picks any module, a glob such as ``"encoder.*"`` picks layers of these types
     and embeddings below it or, if there are none of them, every module that it matches. ``exclude`` takes names or
-    globs out again. Names are those of ``named_modules()`` without what ``torch.compile``, FSDP and checkpoint wrappers
+    globs out again, with everything below them. Names are those of ``named_modules()`` without what ``torch.compile``, FSDP and checkpoint wrappers
     add; a model that is itself one layer is called by its class. Layers inside a multi-head attention, whose hooks
     never fire, and inside a ``torchmetrics.Metric`` are not offered.
 
@@ -41,7 +41,8 @@ def select_layers(
     else:
         chosen = {name for pattern in _patterns(layers, "layers") for name in _match(pattern, modules, "layers")}
     for pattern in _patterns(exclude, "exclude"):
-        chosen -= set(_match(pattern, modules, "exclude", every=True))
+        for out in _match(pattern, modules, "exclude", every=True):
+            chosen -= {name for name in chosen if name == out or name.startswith(f"{out}.")}
     if not chosen:
         kinds = sorted({type(module).__name__ for module in modules.values()})
         raise ValueError(

@@ -90,6 +90,7 @@ def test_the_default_is_every_supported_layer_in_the_order_of_named_modules():
         (None, ["encoder.*", "rnn"], ["attention", "head"]),
         (None, "*.fc?", ["attention", "rnn", "head"]),
         (["encoder.*"], ["encoder.1.*"], ["encoder.0.fc1", "encoder.0.fc2"]),
+        (None, ["encoder", "rnn"], ["attention", "head"]),  # a container goes with all that it holds
     ],
 )
 def test_names_and_globs(layers, exclude, expected):
