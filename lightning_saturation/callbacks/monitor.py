@@ -317,23 +317,26 @@ class SaturationMonitor(WatchingCallback):
         """Log ``values`` of the last report, which are the same on all ranks: they need no further reduction."""
         if trainer.barebones:  # logs nothing, and would say so at every attempt
             return
+        # `Trainer.validate` and `Trainer.test` print and return what they hand to loggers themselves.
+        training = trainer.state.fn == TrainerFn.FITTING
         shown = {f"{self.name}/train/average", f"{self.name}/train/drift"}
         for key, value in values.items():
             pl_module.log(
                 key,
                 value,
                 prog_bar=key in shown,
-                logger=False,
+                logger=False if training else None,
                 batch_size=1,
                 sync_dist=True,
                 rank_zero_only=True,
                 add_dataloader_idx=False,
             )
-        # Not through the Trainer: it would let a logger that fails end the training, and hands what is logged in a step
-        # on every `log_every_n_steps` only, while a window always belongs.
         if trainer.is_global_zero and values:
             step = logged_step(trainer, inside_batch=inside_batch)
-            write_scalars(trainer.loggers, {**values, "epoch": trainer.current_epoch}, step=step)
+            # Not through the Trainer: it would let a logger that fails end the training, and hands what is logged in a
+            # step on every `log_every_n_steps` only, while a window always belongs.
+            if training:
+                write_scalars(trainer.loggers, {**values, "epoch": trainer.current_epoch}, step=step)
             if self.log_windows:
                 write_window(trainer.loggers, self.reports[-1], history=self.reports, step=step, name=self.name)
 

@@ -29,9 +29,9 @@ def select_layers(
     By default these are all linear, convolutional (1–3d, transposed too), recurrent and multi-head attention layers.
     ``layers`` picks instead: an exact name picks any module, a glob such as ``"encoder.*"`` picks layers of these types
     and embeddings below it or, if there are none of them, every module that it matches. ``exclude`` takes names or
-    globs out again, with everything below them. Names are those of ``named_modules()`` without what ``torch.compile``, FSDP and checkpoint wrappers
-    add; a model that is itself one layer is called by its class. Layers inside a multi-head attention, whose hooks
-    never fire, and inside a ``torchmetrics.Metric`` are not offered.
+    globs out again, with everything below them. Names are those of ``named_modules()`` without what ``torch.compile``,
+    FSDP and checkpoint wrappers add; a model that is itself one layer is called by its class. Layers inside a
+    multi-head attention, whose hooks never fire, and inside a ``torchmetrics.Metric`` are not offered.
 
     Raises ``ValueError`` for a name or glob without a match, with the near misses, and when nothing is left.
     """

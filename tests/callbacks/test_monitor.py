@@ -381,3 +381,10 @@ def test_a_change_of_learning_rate_starts_the_count_again():
     fit(stepping([5]), monitor, SaturationStopping(window=3, patience=100), max_epochs=10)
     settled = [plateau.converged for plateau in monitor.plateaus["train"]]
     assert settled == [False, False, True, True, True, False, False, True, True, True]
+
+
+@pytest.mark.parametrize(("run", "stage"), [("validate", "val"), ("test", "test")])
+def test_evaluation_returns_what_it_measured(run, stage):
+    monitor = SaturationMonitor()
+    (returned,) = getattr(trainer(monitor), run)(Net(), batches(), verbose=False)
+    assert returned[f"saturation/{stage}/average"] == pytest.approx(monitor.reports[-1].average)
