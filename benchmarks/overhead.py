@@ -157,7 +157,7 @@ def delve(build: Callable[[], nn.Module], batch: Batch, method: str) -> Callable
     return partial(training_step, net, batch)
 
 
-def compare(name: str, rounds: int) -> list[tuple[str, ...]]:
+def compare(name: str, rounds: int, clock: Callable[[], float]) -> list[tuple[str, ...]]:
     """Return the table's rows for one network."""
     build, make_batch = NETWORKS[name]
     torch.manual_seed(1)
@@ -174,15 +174,15 @@ def compare(name: str, rounds: int) -> list[tuple[str, ...]]:
         "delve, mean" if len(batch[0].shape) == 4 else "delve, last token": delve(build, batch, "mean"),
         "delve, positions (its default)": delve(build, batch, "channelwise") if len(batch[0].shape) == 4 else None,
     }
-    seconds = interleave({key: step for key, step in steps.items() if step is not None}, rounds=rounds)
+    seconds = interleave({key: step for key, step in steps.items() if step is not None}, rounds=rounds, clock=clock)
     rows = []
     for variant in list(seconds)[1:]:
         median, low, high, total = ratio(seconds, variant, "no monitor")
         rows.append((name, variant, f"{median:.3f}", f"{low:.3f} – {high:.3f}", f"{total:.3f}"))
     step = sorted(seconds["no monitor"])[rounds // 2]
-    start = time.perf_counter()
+    start = clock()
     tracker.windows["train"].statistics(delta=0.99)
-    rows.append((name, "ours, closing a window", f"{(time.perf_counter() - start) / step:.1f} steps", "", ""))
+    rows.append((name, "ours, closing a window", f"{(clock() - start) / step:.1f} steps", "", ""))
     return rows
 
 
@@ -191,8 +191,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100, help="steps of each variant (default: %(default)s)")
     parser.add_argument("--only", default="", help="networks whose name starts so")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor seconds, one thread")
     arguments = parser.parse_args()
-    rows = [row for name in NETWORKS if name.startswith(arguments.only) for row in compare(name, arguments.rounds)]
+    clock = time.perf_counter
+    if arguments.clock == "cpu":
+        torch.set_num_threads(1)
+        clock = time.process_time
+    rows = [
+        row for name in NETWORKS if name.startswith(arguments.only) for row in compare(name, arguments.rounds, clock)
+    ]
     print(table(rows, ("network", "variant", "median step ratio", "quartiles", "total ratio")))
     print(machine("lightning"))
 

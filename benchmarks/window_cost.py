@@ -136,14 +136,17 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=50, help="batches of the smallest window")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="of the cost, 0 for the bias alone")
     parser.add_argument("--images", help="zip of class/number.jpg instead of scikit-learn's digits")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3, help="of training before the bias, 0 for the cost alone")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     head = ("length", "data", "rows", "rows taken", "window, median", "ratio to 1×", "share of the layer's own work")
-    print(table(costs(options.batches, options.rounds), head), flush=True)
+    if options.rounds:
+        print(table(costs(options.batches, options.rounds), head), flush=True)
+    if not options.epochs:
+        return
     images, labels = archive(options.images) if options.images else digits()
     multiples = tuple(f"{m} × width" for m in (2, 4, 8, 16, 32))
     head = ("layer", "width", "all rows", "saturation", *multiples, "auto (rows)")

@@ -60,7 +60,7 @@ class SaturationMonitor(WatchingCallback):
         covariance: ``"exact"``; ``"sketch"``, a 32nd of the memory, with certified bounds on saturation in report and
             table; ``"auto"``, exact up to 4,096 features.
         max_samples: rows to take of a layer in a window, evenly spread over it and over positions; None for all,
-            ``"auto"`` for eight times the layer's width and at least 4,096, which saves most of the cost where every
+            ``"auto"`` for 16 times the layer's width and at least 4,096, which saves most of the cost where every
             position is a row. By default ``"auto"`` with ``pooling="positions"``, else None.
         state_device: where rows are accumulated, such as ``"cpu"`` to keep the GPU's memory free; None for the layer's
             own device.

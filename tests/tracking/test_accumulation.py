@@ -7,7 +7,7 @@ from torch import nn
 
 from lightning_saturation import measure_saturation
 from lightning_saturation.report import LayerStatistics
-from lightning_saturation.tracking import Window
+from lightning_saturation.tracking import LayerTracker, Window
 from lightning_saturation.tracking.accumulation import LEAST_ROWS, Accumulation, accumulation
 
 
@@ -150,7 +150,7 @@ def test_rows_of_a_gpu_give_what_rows_of_the_cpu_give(kept):
 def test_defaults_depend_on_the_pooling():
     assert accumulation(pooling="mean").budget(64) is None
     assert accumulation(pooling="positions").budget(64) == LEAST_ROWS
-    assert accumulation(pooling="positions").budget(4096) == 8 * 4096
+    assert accumulation(pooling="positions").budget(4096) == 16 * 4096
     assert accumulation(pooling="positions", max_samples=None).budget(64) is None
     assert accumulation(max_samples=7).budget(64) == 7
 
@@ -199,3 +199,26 @@ def test_numbers_of_a_partly_known_spectrum_are_those_of_all_of_it(monkeypatch):
         assert getattr(some, number) == pytest.approx(getattr(full, number), rel=1e-6)
     assert some.effective_rank == pytest.approx(full.effective_rank, rel=0.03)
     assert LayerStatistics.from_spectrum(None, 400, 1000).samples == 1000
+
+
+@pytest.mark.parametrize("budget", [None, 300])
+def test_a_compiled_model_hands_over_the_same_positions(budget):
+    def measured_by(wrap):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3))
+        kept = Accumulation(max_samples=budget)
+        tracker = LayerTracker(net, stages=["train"], pooling="positions", accumulation=kept)
+        tracker.attach()
+        tracker.record("train")
+        forward = wrap(net)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(3):
+            forward(torch.randn(4, 3, 16, 16, generator=generator)).sum().backward()
+        tracker.detach()
+        return tracker.windows["train"].statistics(delta=0.99)
+
+    compiled = measured_by(lambda net: torch.compile(net, backend="aot_eager", fullgraph=True))
+    eager = measured_by(lambda net: net)
+    for name, layer in eager.items():
+        assert compiled[name].samples == layer.samples
+        torch.testing.assert_close(compiled[name].eigenvalues, layer.eigenvalues, rtol=1e-4, atol=1e-8)
