@@ -13,7 +13,7 @@ MaxSamples = int | Literal["auto", "default"] | None
 
 # An exact state of this width is 128 MiB and its eigenproblem takes seconds; both grow fast from here on.
 WIDEST_EXACT = 4096
-# Rows a window by "auto": so many times the width, and at least so many. See docs/benchmarks.md for the bias they leave.
+# Rows a window by "auto": so many times the width, and at least so many. Their bias is in docs/benchmarks.md.
 ROWS_PER_FEATURE = 16
 LEAST_ROWS = 4096
 
