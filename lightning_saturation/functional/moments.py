@@ -68,17 +68,18 @@ def add_rows(
 
 def _shifted(sums: ShiftedSums, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return float64 ``rows`` minus the shift, zero where not finite; how many are finite; and the sum of them all."""
-    double = rows.to(sums.products)
-    if double.device.type == "cpu" and len(double):
+    if rows.device.type == "cpu" == sums.shift.device.type and len(rows):
         # Looking costs nothing on the CPU, and where there is nothing to leave out it saves most passes over memory.
-        ones = double.new_ones(len(double))
-        total = torch.mv(double.T, ones)  # several times as fast as `sum(0)`
+        ones = sums.shift.new_ones(len(rows))
+        if not sums.samples:
+            mean = torch.mv(rows.to(sums.shift).T, ones) / len(rows)  # several times as fast as `mean(0)`
+            if math.isfinite(mean.sum()):
+                sums.shift.copy_(mean)
+        shifted = rows - sums.shift  # to float64 on the way
+        total = torch.mv(shifted.T, ones)
         if math.isfinite(total.sum()):
-            if not sums.samples:
-                sums.shift.copy_(total / len(double))
-            own = double.data_ptr() != rows.data_ptr()
-            shifted = double.sub_(sums.shift) if own else double - sums.shift
-            return shifted, torch.tensor(len(double)), torch.mv(shifted.T, ones)
+            return shifted, torch.tensor(len(rows)), total
+    double = rows.to(sums.products)
     finite = double.isfinite().all(dim=1)
     counted = finite.sum()
     double = torch.where(finite[:, None], double, 0.0)
