@@ -12,6 +12,7 @@ from lightning_saturation.functional.shapes import Int
 # Multiples of 2³² / golden ratio, modulo 2³², fill the interval more evenly than any other such sequence.
 _GOLDEN = 2654435769
 _WORD = 2**32
+_FEW = 64
 
 
 class Thinning(NamedTuple):
@@ -66,6 +67,10 @@ def take(state: Thinning, rows: int) -> tuple[Thinning, Int[Tensor, " taken"] | 
     after = state._replace(stride=stride, seen=end)
     if stride == 1:
         return after, None
-    strata = torch.arange(state.seen // stride, -(-end // stride), dtype=torch.int64)
+    first, last = state.seen // stride, -(-end // stride)
+    if last - first <= _FEW:  # as in most batches of a long window, where six tensor operations would cost more
+        few = [j * stride + ((j * _GOLDEN % _WORD) * stride // _WORD) - state.seen for j in range(first, last)]
+        return after, torch.tensor([index for index in few if 0 <= index < rows], dtype=torch.int64)
+    strata = torch.arange(first, last, dtype=torch.int64)
     picked = strata * stride + ((strata * _GOLDEN % _WORD) * stride // _WORD) - state.seen
     return after, picked[(picked >= 0) & (picked < rows)]

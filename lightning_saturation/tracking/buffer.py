@@ -52,6 +52,8 @@ class RowBuffer:
             self._flush()
             self._allocate(features, dtype, self._accumulation.state_device or rows.device)
         chosen = self._choose(rows, count, batches)
+        if not len(chosen):
+            return
         direct = rows.device == self._rows.device
         for part in _parts(chosen, max(len(self._rows), _DIRECT_NUMBERS // features if direct else 0)):
             self._collect(part)
@@ -113,7 +115,7 @@ class RowBuffer:
         if picked is None:
             return rows
         picked = picked.to(rows.device, non_blocking=True)
-        return rows[torch.unravel_index(picked, rows.shape[:-1])] if rows.ndim > 2 else rows[picked]
+        return rows[picked] if rows.ndim == 2 else rows[picked // rows.shape[1], picked % rows.shape[1]]
 
     def _collect(self, rows: Tensor) -> None:
         """Put ``rows`` (samples, features), into the buffer, or past it where there are enough of them."""
