@@ -62,9 +62,9 @@ def project_outputs(
     Representations*, section 3.2.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> with project_outputs(model, torch.randn(5, 50, 4), 1.0) as ranks:
-    ...     ranks
-    {'0': 4, '2': 2}
+    >>> with project_outputs(model, torch.randn(5, 50, 4), 0.99) as ranks:
+    ...     list(ranks)
+    ['0', '2']
     """
     size = Size(ranks, delta, keep).check()
     check_basis(basis)

@@ -19,7 +19,7 @@ from lightning_saturation.functional.shapes import Float
 # A unit is done when the duality gap certifies its objective, at most ½, to the first of these, or when `EVERY` sweeps
 # lower it by less than the second: where units of x depend on each other linearly (a convolution's outputs have as many
 # dimensions as its patch has pixels), the gap closes long after the loss stands still.
-GAP, STALL = 1e-7, 1e-7
+GAP, STALL = 1e-9, 1e-10
 EVERY = 10
 SWEEPS = 2000
 
