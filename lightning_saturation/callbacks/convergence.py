@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from lightning.pytorch import Trainer
 
 from lightning_saturation.callbacks.progress import fraction_done
-from lightning_saturation.callbacks.stopping import SaturationStopping
-from lightning_saturation.functional.plateau import Plateau, plateau
+from lightning_saturation.callbacks.stopping import rule_for
+from lightning_saturation.functional.plateau import Plateau, PlateauRule, plateau
 from lightning_saturation.report import SaturationReport, saturation_series
 
 
@@ -29,10 +28,7 @@ class Convergence:
         """Return the plateau of the last of ``reports``, oldest first, and keep it if that window is complete."""
         last = reports[-1]
         rule = self.rule(trainer, last.stage)
-        if rule.layers is None:
-            watched = [name for name in last.layers if name not in last.output_layers]
-        else:
-            watched = [name for name in last.layers if any(fnmatchcase(name, pattern) for pattern in rule.layers)]
+        watched = [name for name in last.layers if rule.watches(name, default=name not in last.output_layers)]
         series = saturation_series([report for report in reports if report.stage == last.stage], watched)
         result = plateau(
             series, horizon=self._windows_left(trainer, last.stage), tolerance=rule.tolerance, window=rule.window
@@ -42,12 +38,9 @@ class Convergence:
             self._fractions[last.stage] = fraction_done(trainer) or 0.0
         return result
 
-    def rule(self, trainer: Trainer, stage: str) -> SaturationStopping:
-        """Return the stopper in ``trainer`` that watches ``stage``, or one with default arguments."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, SaturationStopping) and (callback.name, callback.stage) == (self._name, stage):
-                return callback
-        return SaturationStopping()
+    def rule(self, trainer: Trainer, stage: str) -> PlateauRule:
+        """Return the rule of the stopper in ``trainer`` that watches ``stage``, or the default one."""
+        return rule_for(trainer, self._name, stage)
 
     def _windows_left(self, trainer: Trainer, stage: str) -> float | None:
         """Return how many windows like the last one will follow, or None where training has no end."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -13,14 +12,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_saturation.callbacks.probing import probe_batches
 from lightning_saturation.callbacks.progress import fraction_done, learning_rates, logged_step
-from lightning_saturation.callbacks.stopping import SaturationStopping
+from lightning_saturation.callbacks.stopping import rule_for
 from lightning_saturation.capture import select_layers
-from lightning_saturation.functional.plateau import Plateau, projected_change
+from lightning_saturation.functional.plateau import Plateau, projected_change, rates_changed
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.functional.spectrum import check_delta
 from lightning_saturation.loggers import write_figure, write_table
 from lightning_saturation.report.dynamics import LearningDynamics
-from lightning_saturation.report.series import rates_changed
 from lightning_saturation.tracking.compare import DEFAULT_DELTA
 from lightning_saturation.tracking.probes import PROBE_POOLINGS, Rows, compare_rows, compare_same_layers, represent
 from lightning_saturation.tracking.views import Method, check_method
@@ -203,14 +201,13 @@ class SimilarityMonitor(Callback):
 
     def _judge(self, trainer: Trainer) -> Plateau:
         """Return by how much the watched layers changed in the last window or may still, by the stopper's rule."""
-        stoppers = [c for c in trainer.callbacks if isinstance(c, SaturationStopping)]  # type: ignore[attr-defined]
-        rule = next((c for c in stoppers if (c.name, c.stage) == (self.name, "train")), SaturationStopping())
+        rule = rule_for(trainer, self.name, "train")
         done = fraction_done(trainer)
         windows = len(self.epochs)
         horizon = None if not done else windows * (1 - done) / done
         changes = []
         for layer, values in self.series.items():
-            if rule.layers is None or any(fnmatchcase(layer, pattern) for pattern in rule.layers):
+            if rule.watches(layer):
                 recent = [value for value in values[self._since :] if not math.isnan(value)]
                 made = 1 - recent[-1] if recent else 1.0
                 changes.append(max(made, projected_change(recent, horizon=horizon, window=rule.window)))

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_saturation.functional.plateau import Plateau
+from lightning_saturation.functional.plateau import Plateau, PlateauRule
 
 
 @runtime_checkable
@@ -54,18 +54,13 @@ class SaturationStopping(EarlyStopping):
     ) -> None:
         if stage not in ("train", "val"):
             raise ValueError(f"Expected `stage` to be 'train' or 'val', got {stage!r}.")
-        if not 0 < tolerance <= 1:
-            raise ValueError(f"Expected `tolerance` in (0, 1], got {tolerance}.")
-        if window < 3:
-            raise ValueError(f"Expected `window` of at least 3 values to fit a line to, got {window}.")
+        watched = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
+        self.rule = PlateauRule(tolerance, window, watched)
         if patience < 1:
             raise ValueError(f"Expected `patience` of at least 1, got {patience}.")
         super().__init__(monitor=f"{name}/{stage}/drift", mode="min", patience=patience, strict=False)
         self.stage = stage
-        self.tolerance = tolerance
-        self.window = window
         self.min_epochs = min_epochs
-        self.layers = [layers] if isinstance(layers, str) else layers
         self.name = name
         self._judged = 0
 
@@ -111,7 +106,7 @@ class SaturationStopping(EarlyStopping):
             self.stopped_epoch = trainer.current_epoch
             self.stopping_reason_message = (
                 f"Saturation has settled after epoch {trainer.current_epoch}: for {self.wait_count} windows no watched"
-                f" layer was projected to change by {self.tolerance} until the end of training"
+                f" layer was projected to change by {self.rule.tolerance} until the end of training"
                 f" ({self.monitor} = {plateaus[-1].drift:.4f}). Training stops."
             )
             rank_zero_info(self.stopping_reason_message)
@@ -134,3 +129,11 @@ class SaturationStopping(EarlyStopping):
         """Take up the progress of an earlier run."""
         self.wait_count = state_dict["wait_count"]
         self.stopped_epoch = state_dict["stopped_epoch"]
+
+
+def rule_for(trainer: Trainer, name: str, stage: str) -> PlateauRule:
+    """Return the rule of the stopper in ``trainer`` that watches ``stage`` of the monitor ``name``, or the default."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SaturationStopping) and (callback.name, callback.stage) == (name, stage):
+            return callback.rule
+    return PlateauRule()

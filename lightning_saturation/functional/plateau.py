@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 # Saturation lies in [0, 1]: where nothing else is known, it may still change by 1.
 _LARGEST_CHANGE = 1.0
 _NORMAL_QUANTILE = 1.6448536269514722  # one-sided, 95 %
+# Schedules that move the learning rate a little every window would otherwise never let a series grow.
+_SAME_RATE = 0.05
 
 
 class Plateau(NamedTuple):
@@ -16,6 +20,29 @@ class Plateau(NamedTuple):
 
     drift: float
     converged: bool
+
+
+@dataclass(frozen=True)
+class PlateauRule:
+    """When series count as settled: below ``tolerance`` over ``window`` values, in the layers that match ``layers``.
+
+    ``layers`` are names or globs, None for all that are watched by default. Raises ``ValueError`` for a ``tolerance``
+    outside (0, 1] and a ``window`` below 3, to which no line can be fitted.
+    """
+
+    tolerance: float = 0.01
+    window: int = 12
+    layers: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance <= 1:
+            raise ValueError(f"Expected `tolerance` in (0, 1], got {self.tolerance}.")
+        if self.window < 3:
+            raise ValueError(f"Expected `window` of at least 3 values to fit a line to, got {self.window}.")
+
+    def watches(self, layer: str, *, default: bool = True) -> bool:
+        """Return whether the series of ``layer`` counts; ``default`` is the answer where no layers are named."""
+        return default if self.layers is None else any(fnmatchcase(layer, pattern) for pattern in self.layers)
 
 
 def plateau(
@@ -88,3 +115,10 @@ def _t_quantile(freedom: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return z + math.fsum(term / freedom**power for power, term in enumerate(terms, 1))
+
+
+def rates_changed(before: Sequence[float], after: Sequence[float]) -> bool:
+    """Return whether any learning rate changed by more than 5 %, or their number."""
+    if len(before) != len(after):
+        return True
+    return any(abs(a - b) > _SAME_RATE * max(abs(a), abs(b)) for a, b in zip(before, after, strict=True))

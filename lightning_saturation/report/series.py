@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 
+from lightning_saturation.functional.plateau import rates_changed
 from lightning_saturation.report.report import SaturationReport
-
-# Schedules that move the learning rate a little every window would otherwise never let a series grow.
-_SAME_RATE = 0.05
 
 
 def saturation_series(reports: Iterable[SaturationReport], layers: Collection[str]) -> dict[str, list[float]]:
@@ -29,10 +27,3 @@ def saturation_series(reports: Iterable[SaturationReport], layers: Collection[st
             if not math.isnan(value):
                 series[name].append(value)
     return series
-
-
-def rates_changed(before: tuple[float, ...], after: tuple[float, ...]) -> bool:
-    """Return whether any learning rate changed by more than 5 %, or their number."""
-    if len(before) != len(after):
-        return True
-    return any(abs(a - b) > _SAME_RATE * max(abs(a), abs(b)) for a, b in zip(before, after, strict=True))

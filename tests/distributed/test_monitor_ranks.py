@@ -147,7 +147,7 @@ def test_one_rank_that_has_settled_is_enough_to_stop_all():
     class Partisan(SaturationStopping):
         def _source(self, trainer):
             source = super()._source(trainer)
-            if trainer.global_rank == 1 and self.tolerance < 1:
+            if trainer.global_rank == 1 and self.rule.tolerance < 1:
                 self.patience = 99
             return source
 

@@ -100,7 +100,7 @@ def test_every_argument(tmp_path):
     )
     assert {tuple(report.layers) for report in monitor.reports} == {("body.second", "body.head")}
     assert {(report.delta, report.output_layers, report.stage) for report in monitor.reports} == {(0.5, (), "train")}
-    assert (stopping.tolerance, stopping.window, stopping.min_epochs) == (1.0, 3, 3)
+    assert (stopping.rule.tolerance, stopping.rule.window, stopping.min_epochs) == (1.0, 3, 3)
     assert "mine/train/average" in done.trainer.callback_metrics
 
 

@@ -123,7 +123,7 @@ def test_new_arguments_of_the_stopper_hold(tmp_path):
     paths = saved(tmp_path, SaturationMonitor(), stopping, model=Net(), max_epochs=6, save=SAVES["train epoch end"])
     hurried = SaturationStopping(window=4, patience=5, tolerance=0.9)
     done = resumed(paths[24], SaturationMonitor(), hurried, model=Net(), max_epochs=20)
-    assert (hurried.patience, hurried.window, hurried.tolerance) == (5, 4, 0.9)
+    assert (hurried.patience, hurried.rule.window, hurried.rule.tolerance) == (5, 4, 0.9)
     assert done.current_epoch == 7  # four settled windows came with the checkpoint
 
 
