@@ -17,7 +17,7 @@ from interleaved import machine, table
 from overhead import NETWORKS, network, training_step
 from torch import nn
 
-from lightning_saturation.tracking import LayerTracker
+from lightning_saturation.tracking import saturation_tracker
 from lightning_saturation.tracking.accumulation import Accumulation
 
 
@@ -48,7 +48,7 @@ def peak(name: str, way: str, steps: int, answers: Any) -> None:
     training_step(net, batch)
     chosen, tracker = WAYS[way], None
     if chosen is not None:
-        tracker = LayerTracker(net, stages=["train"], pooling=chosen[0], accumulation=chosen[1])  # type: ignore[arg-type]
+        tracker = saturation_tracker(net, stages=["train"], pooling=chosen[0], kept=chosen[1])  # type: ignore[arg-type]
         tracker.windows["train"].batches = steps
         tracker.attach()
     for _ in range(steps):

@@ -22,8 +22,9 @@ import torch
 from interleaved import interleave, machine, ratio, table
 from torch import nn
 
+from lightning_saturation.capture import LayerTracker
 from lightning_saturation.functional.pooling import Pooling
-from lightning_saturation.tracking import LayerTracker
+from lightning_saturation.tracking import saturation_tracker
 from lightning_saturation.tracking.accumulation import MaxSamples, accumulation
 
 STEPS_PER_EPOCH = 391  # of CIFAR-10 at a batch of 128; a budget spreads over so many steps
@@ -137,7 +138,7 @@ def ours(
     """Return a step with our hooks, and the tracker behind them."""
     net = network(build)
     kept = accumulation(pooling=pooling, max_samples=max_samples)
-    tracker = LayerTracker(net, stages=["train"], pooling=pooling, accumulation=kept)
+    tracker = saturation_tracker(net, stages=["train"], pooling=pooling, kept=kept)
     tracker.windows["train"].batches = STEPS_PER_EPOCH
     tracker.attach()
     return partial(training_step, net, batch, tracker), tracker

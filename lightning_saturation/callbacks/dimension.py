@@ -12,16 +12,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.callbacks.progress import data_parallel_group, logged_step
 from lightning_saturation.callbacks.watching import WatchingCallback
+from lightning_saturation.capture import LayerTracker, check_output_layers, choose_output_layers
 from lightning_saturation.functional.pareto import FEWEST
 from lightning_saturation.functional.pooling import Pooling, check_pooling
 from lightning_saturation.loggers import write_figure, write_table
-from lightning_saturation.metrics.reduction import agree
 from lightning_saturation.plots import dimension_figure, dimension_history_figure
 from lightning_saturation.report import DimensionReport
 from lightning_saturation.report.dimension import INPUT
-from lightning_saturation.tracking import check_output_layers, choose_output_layers
 from lightning_saturation.tracking.layer_dimension import DimensionOptions, input_rows, label_rows
-from lightning_saturation.tracking.row_tracker import RowTracker
+from lightning_saturation.tracking.row_window import RowWindow
 
 _STAGES = ("train", "val", "test")
 
@@ -92,7 +91,6 @@ class DimensionMonitor(WatchingCallback):
         self.name = name
         self.reports: list[DimensionReport] = []
         self._options = DimensionOptions(delta, discard, estimator, per_class, seed=seed)
-        self._tracker: RowTracker | None = None
         self._trainer: int | None = None
         self._warned: set[str] = set()
 
@@ -190,31 +188,25 @@ class DimensionMonitor(WatchingCallback):
             for key in [key for key in states if key.startswith(prefix)]:
                 self.load_state_dict(states[key])
 
-    def _attach(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> RowTracker:
-        self._detach()
-        tracker = RowTracker(
+    def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[RowWindow]:
+        # Ranks see different samples and draw different keys for them.
+        seed = self.seed * 1_000_003 + trainer.global_rank
+        return LayerTracker(
             pl_module,
+            lambda names: RowWindow((INPUT, *names), samples=self.samples, max_bytes=self.max_bytes, seed=seed),
             stages=stages,
             layers=self.layers,
             exclude=self.exclude,
             pooling=self.pooling,
-            samples=self.samples,
-            max_bytes=self.max_bytes,
-            # Ranks see different samples and draw different keys for them.
-            seed=self.seed * 1_000_003 + trainer.global_rank,
         )
-        agree(dict.fromkeys(tracker.names), group=data_parallel_group(trainer))
-        tracker.attach()
-        self._tracker = tracker
-        return tracker
 
     def _is_due(self, trainer: Trainer) -> bool:
         return (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _watch(self, stage: str | None, batch: Any) -> None:
         self._record(stage)
-        if self._tracker is not None and stage in self._tracker.row_windows:
-            window = self._tracker.row_windows[stage]
+        if self._tracker is not None and stage in self._tracker.windows:
+            window = self._tracker.windows[stage]
             window.labels = label_rows(batch)
             rows = input_rows(batch)
             if rows is not None:
@@ -222,7 +214,7 @@ class DimensionMonitor(WatchingCallback):
 
     def _close(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Measure the window of ``stage``, keep the report and log it; a collective call where there is a window."""
-        window = None if self._tracker is None else self._tracker.row_windows.get(stage)
+        window = None if self._tracker is None else self._tracker.windows.get(stage)
         # Which stages are watched and which epochs are due is the same on all ranks; what they saw may not be.
         if window is None or (trainer.state.fn == TrainerFn.FITTING and not self._is_due(trainer)):
             return

@@ -20,12 +20,13 @@ from lightning_saturation.callbacks.progress import (
     logged_step,
 )
 from lightning_saturation.callbacks.watching import WatchingCallback
+from lightning_saturation.capture import LayerTracker, check_output_layers, choose_output_layers
 from lightning_saturation.functional.plateau import Plateau
 from lightning_saturation.functional.pooling import Pooling, check_pooling
 from lightning_saturation.functional.spectrum import check_delta
 from lightning_saturation.loggers import write_reports, write_scalars, write_window
 from lightning_saturation.report import SaturationReport
-from lightning_saturation.tracking import check_output_layers, choose_output_layers
+from lightning_saturation.tracking import Window, saturation_tracker
 from lightning_saturation.tracking.accumulation import CovarianceKind, MaxSamples, accumulation
 
 _STAGES = ("train", "val", "test")
@@ -145,6 +146,16 @@ class SaturationMonitor(WatchingCallback):
         check_output_layers(tracker.names, self.output_layers)
         for stage in self.stages:
             check_output_layers(tracker.names, self._convergence.rule(trainer, stage).layers, argument="layers")
+
+    def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Window]:
+        return saturation_tracker(
+            pl_module,
+            stages=stages,
+            layers=self.layers,
+            exclude=self.exclude,
+            pooling=self.pooling,
+            kept=self.accumulation,
+        )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where training starts, which is not its beginning in a resumed run."""

@@ -9,10 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.callbacks.progress import batches_per_window, data_parallel_group
-from lightning_saturation.functional.pooling import Pooling
+from lightning_saturation.capture import LayerTracker
 from lightning_saturation.metrics.reduction import agree
-from lightning_saturation.tracking import LayerTracker
-from lightning_saturation.tracking.accumulation import Accumulation
 
 
 class WatchingCallback(Callback):
@@ -22,25 +20,18 @@ class WatchingCallback(Callback):
     size, model summaries. A subclass decides when a window closes.
     """
 
-    layers: Sequence[str] | None
-    exclude: Sequence[str]
-    pooling: Pooling
-    accumulation: Accumulation | None = None
-    _tracker: LayerTracker | None = None
+    _tracker: LayerTracker[Any] | None = None
 
-    def _attach(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker:
+    def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Any]:
+        """Return hooks on the layers of ``pl_module``, not yet attached, with a window for each of ``stages``."""
+        raise NotImplementedError
+
+    def _attach(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Any]:
         """Put hooks onto the layers of ``pl_module``; ranks that disagree about these all raise, instead of hanging."""
         self._detach()
         group = data_parallel_group(trainer)
         try:
-            tracker = LayerTracker(
-                pl_module,
-                stages=stages,
-                layers=self.layers,
-                exclude=self.exclude,
-                pooling=self.pooling,
-                accumulation=self.accumulation,
-            )
+            tracker = self._track(trainer, pl_module, stages)
         except ValueError:
             agree({}, group=group)  # the other ranks, whose model may have these layers, wait for an answer
             raise
@@ -71,11 +62,11 @@ class WatchingCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count no longer."""
+        """Stop counting."""
         self._record(None)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count no longer, also where ``on_train_batch_start`` of the module ended the epoch."""
+        """Stop counting, also where ``on_train_batch_start`` of the module ended the epoch."""
         self._record(None)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,7 +82,7 @@ class WatchingCallback(Callback):
         self._record(None if trainer.sanity_checking else "val")
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Count no longer."""
+        """Stop counting."""
         self._record(None)
 
     def on_test_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -99,7 +90,7 @@ class WatchingCallback(Callback):
         self._record("test")
 
     def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Count no longer."""
+        """Stop counting."""
         self._record(None)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm  # comes with lightning
 
 from lightning_saturation.capture import Capture
 from lightning_saturation.capture.fresh import fresh_weights, with_weights
+from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.running import evaluating, length, run
 from lightning_saturation.functional.pareto import FEWEST
 from lightning_saturation.functional.pooling import Pooling
@@ -20,7 +21,6 @@ from lightning_saturation.report import DimensionReport, LayerDimension
 from lightning_saturation.report.dimension import INPUT
 from lightning_saturation.tracking.layer_dimension import DimensionOptions, input_rows, label_rows
 from lightning_saturation.tracking.row_window import RowWindow
-from lightning_saturation.tracking.tracker import check_output_layers, choose_output_layers
 
 
 def measure_dimension(
@@ -139,7 +139,7 @@ class _Runs:
             if window.is_empty:
                 self._explain_nothing(order)
             found |= window.dimensions(options)
-            order |= window.order
+            order |= dict.fromkeys(window.order)
             left = set(window.refused)
         unseen = [name for name in capture.names if name not in order]
         if unseen:

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm  # comes with lightning
 
+from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.running import evaluating, length, run
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.functional.spectrum import check_delta
 from lightning_saturation.metrics.reduction import LOCAL
 from lightning_saturation.report import SaturationReport
 from lightning_saturation.tracking.accumulation import CovarianceKind, MaxSamples, accumulation
-from lightning_saturation.tracking.tracker import LayerTracker, check_output_layers, choose_output_layers
+from lightning_saturation.tracking.window import saturation_tracker
 
 
 def measure_saturation(
@@ -56,7 +57,7 @@ def measure_saturation(
     if max_batches is not None and max_batches < 1:
         raise ValueError(f"Expected `max_batches` of at least 1 or None, got {max_batches}.")
     kept = accumulation(covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=pooling)
-    tracker = LayerTracker(model, stages=("test",), layers=layers, exclude=exclude, pooling=pooling, accumulation=kept)
+    tracker = saturation_tracker(model, stages=("test",), layers=layers, exclude=exclude, pooling=pooling, kept=kept)
     check_output_layers(tracker.names, output_layers)
     window = tracker.windows["test"]
     window.batches = length(batches, max_batches)

@@ -2,68 +2,35 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_saturation.capture.tracker import LayerTracker
+from lightning_saturation.capture.window import LayerWindow
 from lightning_saturation.functional.moments import Moments
+from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.functional.sketch import sketch_size
 from lightning_saturation.metrics.reduction import agree, all_reduce_moments, is_distributed, wire_device
 from lightning_saturation.metrics.sketch_reduction import merge_over_ranks
 from lightning_saturation.report import LayerStatistics
-from lightning_saturation.tracking.accumulation import Accumulation
+from lightning_saturation.tracking.accumulation import Accumulation, accumulation
 from lightning_saturation.tracking.buffer import RowBuffer
 from lightning_saturation.tracking.spectra import spectra_over_ranks
 
 
-class Window:
+class Window(LayerWindow):
     """What the layers called ``names`` put out since the last ``reset``, kept as ``accumulation`` says."""
 
     quantity = "saturation"
 
     def __init__(self, names: Sequence[str], accumulation: Accumulation = Accumulation()) -> None:  # noqa: B008
-        self._names = tuple(names)
+        super().__init__(names)
         self._accumulation = accumulation
-        self.batches: int | None = None
-        """How many batches the window will have, where that is known: then a budget is spent evenly from the start."""
         self._buffers: dict[str, RowBuffer] = {}
-        self._order: list[str] = []  # in which layers run
-        self._last: str | None = None  # that ran in this batch
-        self._seen: dict[str, None] = {}
-        self._troubled: set[str] = set()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no layer has put out anything since the last ``reset``, on this rank."""
-        return not self._seen
-
-    def begin_batch(self) -> None:
-        """Note that what comes next runs at the beginning of the model again."""
-        self._last = None
-
-    def add(self, name: str, rows: Tensor) -> None:
-        """Take in ``rows`` (…, features) of layer ``name``; whatever fails is left out, with one warning."""
-        try:
-            if name not in self._buffers:
-                self._buffers[name] = RowBuffer(self._accumulation)
-                # Behind the layer that ran before it, not at the end: an earlier batch may have skipped this layer.
-                self._order.insert(0 if self._last is None else self._order.index(self._last) + 1, name)
-            self._last = name
-            self._buffers[name].add(rows, batches=self.batches)
-            if rows.shape[:-1].numel():
-                self._seen[name] = None
-        except Exception as error:  # a user's training must not end because of a diagnostic
-            self.trouble(name, error)
-
-    def trouble(self, name: str, error: Exception) -> None:
-        """Warn, once a layer, that some of its outputs are left out."""
-        if name not in self._troubled:
-            self._troubled.add(name)
-            warnings.warn(f"Some outputs of layer {name!r} are left out of its {self.quantity}: {error}", stacklevel=2)
 
     def statistics(self, *, delta: float, group: Any = None) -> dict[str, LayerStatistics]:
         """Return the statistics of every layer that any rank saw, the same on all ranks; a collective call.
@@ -71,12 +38,12 @@ class Window:
         Layers come in the order in which they run. Raises ``RuntimeError`` on all ranks when they disagree about the
         tracked layers or a layer's width.
         """
-        seen = [name for name in self._order if name in self._seen]
-        unseen = [name for name in self._names if name not in self._seen]
+        seen = [name for name in self.order if name in self.seen]
+        unseen = [name for name in self.names if name not in self.seen]
         widths = agree({**{name: self._buffers[name].features for name in seen}, **dict.fromkeys(unseen)}, group=group)
         wide = {name: width for name, width in widths.items() if self._accumulation.sketches(width)}
         exact = {name: width for name, width in widths.items() if name not in wide}
-        local = {name: self._buffers[name] if name in self._seen else None for name in widths}
+        local = {name: self._buffers[name] if name in self.seen else None for name in widths}
         moments = all_reduce_moments(
             {name: b.moments() if (b := local[name]) else None for name in exact}, group=group, widths=exact
         )
@@ -94,9 +61,13 @@ class Window:
             for name, width in widths.items()
         }
 
-    def reset(self) -> None:
-        """Start the next window."""
-        self._seen.clear()
+    def _keep(self, name: str, rows: Tensor) -> bool:
+        if name not in self._buffers:
+            self._buffers[name] = RowBuffer(self._accumulation)
+        self._buffers[name].add(rows, batches=self.batches)
+        return bool(rows.shape[:-1].numel())
+
+    def _forget(self) -> None:
         for buffer in self._buffers.values():
             buffer.reset()
 
@@ -104,12 +75,34 @@ class Window:
         """Return, by layer, how many rows were taken and how many skipped over all ranks."""
         counts = torch.zeros(len(names), 2, dtype=torch.int64)
         for index, name in enumerate(names):
-            if name in self._seen:
+            if name in self.seen:
                 counts[index] = torch.tensor([self._buffers[name].taken, self._buffers[name].skipped])
         if is_distributed(group):
             counts = counts.to(wire_device(group))
             dist.all_reduce(counts, group=group)
         return {name: _Counts(*pair) for name, pair in zip(names, counts.tolist(), strict=True)}
+
+
+def saturation_tracker(
+    model: nn.Module,
+    *,
+    stages: Sequence[str],
+    layers: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    pooling: Pooling = "mean",
+    kept: Accumulation | None = None,
+) -> LayerTracker[Window]:
+    """Return hooks on the layers of ``model`` with a :class:`Window` per stage, whose rows are ``kept`` as it says."""
+    rows = accumulation(pooling=pooling) if kept is None else kept
+    return LayerTracker(
+        model,
+        lambda names: Window(names, rows),
+        stages=stages,
+        layers=layers,
+        exclude=exclude,
+        pooling=pooling,
+        views=True,  # a budget chooses among positions before any of them is copied
+    )
 
 
 class _Counts(NamedTuple):

@@ -14,7 +14,7 @@ from lightning_saturation.functional.sketch import add_to_sketch, empty_sketch
 from lightning_saturation.functional.spectrum import intrinsic_dimension
 from lightning_saturation.metrics import SketchedCovariance
 from lightning_saturation.metrics.sketch_reduction import merge_over_ranks
-from lightning_saturation.tracking import LayerTracker, Window
+from lightning_saturation.tracking import Window, saturation_tracker
 from lightning_saturation.tracking.accumulation import Accumulation
 
 
@@ -131,7 +131,7 @@ def test_tensor_parallel_layers_are_gathered(pooling):
         return nn.Sequential(nn.Linear(6, 10), nn.GELU(), nn.Linear(10, 7, bias=False))
 
     def measure(net):
-        tracker = LayerTracker(net, stages=["test"], pooling=pooling)
+        tracker = saturation_tracker(net, stages=["test"], pooling=pooling)
         tracker.attach()
         tracker.record("test")
         generator = torch.Generator().manual_seed(1)

@@ -7,7 +7,7 @@ from torch import nn
 
 from lightning_saturation import measure_saturation
 from lightning_saturation.report import LayerStatistics
-from lightning_saturation.tracking import LayerTracker, Window
+from lightning_saturation.tracking import Window, saturation_tracker
 from lightning_saturation.tracking.accumulation import LEAST_ROWS, Accumulation, accumulation
 
 
@@ -207,7 +207,7 @@ def test_a_compiled_model_hands_over_the_same_positions(budget):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3))
         kept = Accumulation(max_samples=budget)
-        tracker = LayerTracker(net, stages=["train"], pooling="positions", accumulation=kept)
+        tracker = saturation_tracker(net, stages=["train"], pooling="positions", kept=kept)
         tracker.attach()
         tracker.record("train")
         forward = wrap(net)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_saturation.tracking import LayerTracker, Window
+from lightning_saturation.tracking import Window, saturation_tracker
 
 
 def rows(seed, samples=20, features=3):
@@ -89,7 +89,7 @@ def test_rows_with_nan_are_left_out_and_counted():
 
 def test_only_what_runs_between_record_and_record_counts():
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
-    tracker = LayerTracker(model, stages=("train", "val"))
+    tracker = saturation_tracker(model, stages=("train", "val"))
     tracker.attach()
     x = torch.randn(5, 3)
     model(x)
@@ -108,7 +108,7 @@ def test_only_what_runs_between_record_and_record_counts():
 
 def test_layers_that_never_ran_are_named_once():
     model = torch.nn.ModuleDict({"ran": torch.nn.Linear(3, 4), "idle": torch.nn.Linear(4, 2)})
-    tracker = LayerTracker(model, stages=("train",))
+    tracker = saturation_tracker(model, stages=("train",))
     with pytest.warns(UserWarning, match=r"No saturation for \['idle'\]: these layers were never run") as told:  # noqa: PT031
         tracker.warn_about_missing(["ran"])
         tracker.warn_about_missing(["ran"])

@@ -3,51 +3,50 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 from torch import nn
 
-from lightning_saturation.capture import Capture
+from lightning_saturation.capture.capture import Capture
+from lightning_saturation.capture.window import LayerWindow
 from lightning_saturation.functional.pooling import Pooling
-from lightning_saturation.tracking.accumulation import Accumulation
-from lightning_saturation.tracking.accumulation import accumulation as resolve
-from lightning_saturation.tracking.window import Window
+
+Window = TypeVar("Window", bound=LayerWindow)
 
 
-class LayerTracker:
-    """Hooks on the layers of ``model`` and one :class:`Window` per stage; knows no Trainer.
+class LayerTracker(Generic[Window]):
+    """Hooks on the layers of ``model`` and one window per stage, made by ``make_window`` from the layers' names.
 
-    Only between ``record(stage)`` and ``record(None)`` outputs are counted, into that stage's window.
+    Knows no Trainer. Only between ``record(stage)`` and ``record(None)`` outputs are counted, into that stage's window.
+    ``views`` are those of :class:`Capture`.
     """
-
-    views = True  # a budget chooses among positions before any of them is copied
 
     def __init__(
         self,
         model: nn.Module,
+        make_window: Callable[[tuple[str, ...]], Window],
         *,
         stages: Sequence[str],
         layers: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         pooling: Pooling = "mean",
-        accumulation: Accumulation | None = None,
+        views: bool = False,
     ) -> None:
         self._capture = Capture(
-            model, None, layers=layers, exclude=exclude, pooling=pooling, trouble=self._trouble, views=self.views
+            model, None, layers=layers, exclude=exclude, pooling=pooling, trouble=self._trouble, views=views
         )
         self._recording: str | None = None
         self._warned: set[str] = set()
         self.names = self._capture.names
-        kept = resolve(pooling=pooling) if accumulation is None else accumulation
-        self.windows = {stage: Window(self.names, kept) for stage in stages}
+        self.windows: dict[str, Window] = {stage: make_window(self.names) for stage in stages}
 
     def attach(self) -> None:
         """Put the hooks onto the model."""
         self._capture.attach()
 
     def detach(self) -> None:
-        """Take them off again."""
+        """Remove the hooks."""
         self.record(None)
         self._capture.detach()
 
@@ -80,26 +79,3 @@ class LayerTracker:
     def _trouble(self, name: str, error: Exception) -> None:
         if self._recording is not None:
             self.windows[self._recording].trouble(name, error)
-
-
-def check_output_layers(
-    names: Sequence[str], output_layers: Sequence[str] | None, *, argument: str = "output_layers"
-) -> None:
-    """Raise a ``ValueError`` where a name or glob in ``output_layers`` matches none of the tracked ``names``."""
-    for pattern in _listed(output_layers or ()):
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"Expected `{argument}` to name tracked layers, among {list(names)}, got {pattern!r}.")
-
-
-def choose_output_layers(ran: Sequence[str], output_layers: Sequence[str] | None) -> tuple[str, ...]:
-    """Return which of the layers that ``ran``, in that order, are left out of the average.
-
-    With None it is the last one, unless it is the only one.
-    """
-    if output_layers is None:
-        return tuple(ran[-1:]) if len(ran) > 1 else ()
-    return tuple(name for name in ran if any(fnmatchcase(name, pattern) for pattern in _listed(output_layers)))
-
-
-def _listed(patterns: Sequence[str]) -> Sequence[str]:
-    return [patterns] if isinstance(patterns, str) else patterns

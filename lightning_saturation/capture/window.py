@@ -1,0 +1,69 @@
+"""What all layers put out over a stretch of batches, whatever becomes of it."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+
+class LayerWindow(ABC):
+    """Rows of the layers called ``names`` since the last ``reset``; a subclass says what it keeps of them.
+
+    ``order`` holds the layers in the order in which they run, ``seen`` those that put out anything in this window.
+    """
+
+    quantity: ClassVar[str]
+    """What the window is for, in warnings."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.order: list[str] = []
+        self.seen: dict[str, None] = {}
+        self.batches: int | None = None
+        """How many batches the window will have, where that is known."""
+        self._last: str | None = None  # that ran in this batch
+        self._troubled: set[str] = set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no layer has put out anything since the last ``reset``, on this rank."""
+        return not self.seen
+
+    def begin_batch(self) -> None:
+        """Note that what comes next runs at the beginning of the model again."""
+        self._last = None
+
+    def add(self, name: str, rows: Tensor) -> None:
+        """Take in ``rows`` (…, features) of layer ``name``; whatever fails is left out, with one warning."""
+        try:
+            if name not in self.order:
+                # Behind the layer that ran before it, not at the end: an earlier batch may have skipped this layer.
+                self.order.insert(0 if self._last is None else self.order.index(self._last) + 1, name)
+            self._last = name
+            if self._keep(name, rows):
+                self.seen[name] = None
+        except Exception as error:  # a user's training must not end because of a diagnostic
+            self.trouble(name, error)
+
+    def trouble(self, name: str, error: Exception) -> None:
+        """Warn, once a layer, that some of its outputs are left out."""
+        if name not in self._troubled:
+            self._troubled.add(name)
+            warnings.warn(f"Some outputs of layer {name!r} are left out of its {self.quantity}: {error}", stacklevel=2)
+
+    def reset(self) -> None:
+        """Start the next window."""
+        self.seen.clear()
+        self._forget()
+
+    @abstractmethod
+    def _keep(self, name: str, rows: Tensor) -> bool:
+        """Keep of ``rows`` what the window is for, and return whether there was anything."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Forget what was kept."""
