@@ -17,7 +17,7 @@ from lightning_saturation.metrics.sketch_reduction import merge_over_ranks
 from lightning_saturation.report import LayerStatistics
 from lightning_saturation.tracking.accumulation import Accumulation
 from lightning_saturation.tracking.buffer import RowBuffer
-from lightning_saturation.tracking.spectra import spectra_over_ranks
+from lightning_saturation.tracking.spectra import eigenvalues_over_ranks
 
 
 class Window:
@@ -85,10 +85,12 @@ class Window:
             {name: b.sketch() if (b := local[name]) else None for name in wide}, wide, sizes, group=group
         )
         counts = self._counts(list(widths), group)
-        moments = {name: _per_row(m, counts[name].taken) for name, m in moments.items()}
-        spectra = spectra_over_ranks(moments, delta=delta, group=group)
+        moments = {name: _per_row(m, counts[name].samples) for name, m in moments.items()}
+        eigenvalues = eigenvalues_over_ranks(moments, group=group)
         return {
-            name: LayerStatistics.from_spectrum(spectra[name], width, *counts[name], delta=delta)
+            name: LayerStatistics.from_eigenvalues(
+                eigenvalues[name], features=width, **counts[name]._asdict(), delta=delta
+            )
             if name in exact
             else LayerStatistics.from_sketch(sketches[name], *counts[name], delta=delta)
             for name, width in widths.items()
@@ -113,7 +115,7 @@ class Window:
 
 
 class _Counts(NamedTuple):
-    taken: int
+    samples: int
     skipped: int
 
 
