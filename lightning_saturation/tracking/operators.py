@@ -18,7 +18,6 @@ from lightning_saturation.capture.running import evaluating, run
 from lightning_saturation.capture.shapes import InputShapes
 from lightning_saturation.functional.density import EXACT_SIZE, check_options, eigenvalue_histogram
 from lightning_saturation.functional.histogram import Histogram
-from lightning_saturation.functional.linear_map import import_linalg
 from lightning_saturation.functional.operators import OPERATOR_LAYERS, LayerOperator
 from lightning_saturation.metrics.reduction import LOCAL, is_distributed
 from lightning_saturation.report import SpectrumReport
@@ -99,7 +98,6 @@ def spectra_over_ranks(
     Each rank takes its share of the layers; the results are gathered, so that they are the same everywhere to the last
     bit, whatever a time budget cut short on one rank.
     """
-    import_linalg()
     check_options(**options, seconds=seconds)
     rank, world = (dist.get_rank(group), dist.get_world_size(group)) if is_distributed(group) else (0, 1)
     names = [*(name for name in shapes if name in layers), *(name for name in layers if name not in shapes)]
