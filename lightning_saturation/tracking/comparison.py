@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_saturation.metrics.moments import accumulation_device
+from lightning_saturation.metrics.base import accumulation_device
 from lightning_saturation.metrics.reduction import LOCAL, is_distributed
 from lightning_saturation.report.similarity import SimilarityMatrix
 from lightning_saturation.tracking.pairing import Pair, PairedSums
