@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.neighbours import merge_nearest, two_nearest
-from lightning_saturation.metrics.reduction import wire_device
+from lightning_saturation.metrics.ranks import broadcast, gather, rank_and_world
 
 
 class Anchors(NamedTuple):
@@ -79,20 +78,15 @@ def _merge_shared(states: Sequence[Anchors], samples: Tensor) -> Anchors:
 
 def gather_anchors(state: Anchors, *, group: Any = None) -> list[Anchors]:
     """Return the states of all ranks, in order of rank; a collective call. Shards may be uneven or empty."""
-    device = wire_device(group)
-    heads: list[Any] = [None] * dist.get_world_size(group)
-    own = (tuple(state.anchors.shape), str(state.anchors.dtype), int(state.samples))
-    dist.all_gather_object(heads, own, group=group)
+    me, _ = rank_and_world(group)
+    home = state.anchors.device
     gathered = []
+    heads = gather((tuple(state.anchors.shape), state.anchors.dtype, int(state.samples)), group)
     for rank, (shape, dtype, samples) in enumerate(heads):
-        source = rank if group is None else dist.get_global_rank(group, rank)
-        mine = rank == dist.get_rank(group)
         # One broadcast for each rank, not a padded gather: shards are uneven, and nothing is sent for an empty one.
-        anchors = state.anchors if mine else torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
-        nearest = state.nearest if mine else torch.empty(shape[0], 2, dtype=torch.float64)
-        anchors, nearest = (tensor.to(device, copy=True).contiguous() for tensor in (anchors, nearest))
+        anchors = state.anchors if rank == me else torch.empty(shape, dtype=dtype, device=home)
+        nearest = state.nearest if rank == me else torch.empty(shape[0], 2, dtype=torch.float64, device=home)
         if shape[0]:
-            dist.broadcast(anchors, source, group=group)
-            dist.broadcast(nearest, source, group=group)
-        gathered.append(Anchors(anchors, nearest, torch.tensor(samples)).moved(state.anchors.device))
+            anchors, nearest = broadcast(anchors, rank, group), broadcast(nearest, rank, group)
+        gathered.append(Anchors(anchors, nearest, torch.tensor(samples)).moved(home))
     return gathered

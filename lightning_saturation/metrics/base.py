@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_saturation.metrics.reduction import is_distributed, wire_device
+from lightning_saturation.metrics.ranks import all_reduce, is_distributed, together
 
 
 class StateMetric(Metric):
@@ -67,10 +66,9 @@ class StateMetric(Metric):
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
         group = process_group or self.process_group
         if is_distributed(group):
-            self._merge_ranks(group)
-            skipped = self.skipped.to(wire_device(group), copy=True)
-            dist.all_reduce(skipped, group=group)
-            self.skipped = skipped.to(self.skipped.device)
+            with together(group):
+                self._merge_ranks(group)
+                self.skipped = all_reduce(self.skipped, group)
 
     def _merge_ranks(self, group: Any) -> None:
         """Make the state that of all ranks, but for ``skipped``; a collective call."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.moments import from_sums, to_sums
@@ -20,6 +19,7 @@ from lightning_saturation.functional.pairs import (
 )
 from lightning_saturation.metrics.base import accumulation_device
 from lightning_saturation.metrics.moments import MomentsMetric
+from lightning_saturation.metrics.ranks import gather
 
 
 class PairMetric(MomentsMetric):
@@ -107,10 +107,8 @@ class PairMetric(MomentsMetric):
         super()._merge_ranks(group)
 
     def _agree_on_origin(self, group: Any) -> None:
-        everyone: list[Any] = [None] * dist.get_world_size(group)
         own = None if self._is_empty else (self.x_origin.cpu(), self.y_origin.cpu())
-        dist.all_gather_object(everyone, own, group=group)
-        seen = [(rank, origins) for rank, origins in enumerate(everyone) if origins is not None]
+        seen = [(rank, origins) for rank, origins in enumerate(gather(own, group)) if origins is not None]
         widths = {rank: tuple(map(len, origins)) for rank, origins in seen}
         if len(set(widths.values())) > 1:
             raise RuntimeError(f"Expected `x` and `y` of the same widths on every rank, got {widths} by rank.")

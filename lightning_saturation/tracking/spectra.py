@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.moments import Moments, covariance
 from lightning_saturation.functional.spectrum import covariance_eigenvalues, eigenvalues_together
-from lightning_saturation.metrics.reduction import is_distributed, wire_device
+from lightning_saturation.metrics.ranks import all_reduce, rank_and_world, share_by_cost
 
 # From this width on a GPU is busy with one problem.
 _NARROW = 1024
@@ -24,8 +23,8 @@ def eigenvalues_over_ranks(moments: Mapping[str, Moments], *, group: Any = None)
     They are on the CPU and bitwise the same on all ranks; None stands for a problem that could not be solved.
     ``moments`` must already be the same on all ranks. Each rank solves its share; one all-reduce brings them together.
     """
-    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if is_distributed(group) else (0, 1)
-    mine = _shares({name: len(m.mean) for name, m in moments.items()}, world)[rank]
+    rank, world = rank_and_world(group)
+    mine = share_by_cost({name: len(m.mean) ** 3 for name, m in moments.items()}, world)[rank]
     together = _solve_together({name: moments[name] for name in mine})
     solved = {
         name: torch.zeros(len(m.mean), dtype=torch.float64)
@@ -36,22 +35,10 @@ def eigenvalues_over_ranks(moments: Mapping[str, Moments], *, group: Any = None)
         for name, m in moments.items()
     }
     if world > 1 and solved:
-        packed = torch.cat(list(solved.values())).to(wire_device(group))
-        dist.all_reduce(packed, group=group)
-        parts = torch.split(packed.cpu(), [len(part) for part in solved.values()])
+        packed = all_reduce(torch.cat(list(solved.values())), group)
+        parts = torch.split(packed, [len(part) for part in solved.values()])
         solved = {name: part.clone() for name, part in zip(solved, parts, strict=True)}
     return {name: None if part.isnan().any() else part for name, part in solved.items()}
-
-
-def _shares(widths: Mapping[str, int], world: int) -> list[set[str]]:
-    """Return which layers each rank solves: the largest first, each to the rank with the least to do (width³)."""
-    shares: list[set[str]] = [set() for _ in range(world)]
-    costs = [0] * world
-    for name in sorted(widths, key=lambda name: (-widths[name], name)):
-        rank = costs.index(min(costs))
-        shares[rank].add(name)
-        costs[rank] += widths[name] ** 3
-    return shares
 
 
 def _solve_together(moments: Mapping[str, Moments]) -> dict[str, Tensor]:

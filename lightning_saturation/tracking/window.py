@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.moments import Moments
 from lightning_saturation.functional.sketch import sketch_size
-from lightning_saturation.metrics.reduction import agree, all_reduce_moments, is_distributed, wire_device
+from lightning_saturation.metrics.ranks import all_reduce
+from lightning_saturation.metrics.reduction import agree, all_reduce_moments
 from lightning_saturation.metrics.sketch_reduction import merge_over_ranks
 from lightning_saturation.report import LayerStatistics
 from lightning_saturation.tracking.accumulation import Accumulation
@@ -108,9 +108,7 @@ class Window:
         for index, name in enumerate(names):
             if name in self._seen:
                 counts[index] = torch.tensor([self._buffers[name].taken, self._buffers[name].skipped])
-        if is_distributed(group):
-            counts = counts.to(wire_device(group))
-            dist.all_reduce(counts, group=group)
+        counts = all_reduce(counts, group)
         return {name: _Counts(*pair) for name, pair in zip(names, counts.tolist(), strict=True)}
 
 

@@ -12,7 +12,8 @@ from torchmetrics import MetricCollection
 
 from lightning_saturation import Covariance, Saturation
 from lightning_saturation.functional.moments import moments
-from lightning_saturation.metrics.reduction import LOCAL, agree, all_reduce_moments
+from lightning_saturation.metrics.ranks import LOCAL
+from lightning_saturation.metrics.reduction import agree, all_reduce_moments
 from lightning_saturation.tracking import Window
 from lightning_saturation.tracking.spectra import eigenvalues_over_ranks
 from tests.distributed.ranks import error_on_each, on_ranks

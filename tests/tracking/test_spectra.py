@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_saturation.functional.moments import moments
-from lightning_saturation.tracking.spectra import _shares, eigenvalues_over_ranks
+from lightning_saturation.metrics.ranks import share_by_cost
+from lightning_saturation.tracking.spectra import eigenvalues_over_ranks
 
 
 def test_eigenvalues_are_numpys():
@@ -35,7 +36,7 @@ def test_a_problem_that_fails_is_missing_with_a_warning_and_the_others_stay(monk
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text("abc", max_size=3), st.integers(1, 4096), max_size=9), st.integers(1, 4))
 def test_every_problem_is_one_ranks_and_the_load_is_even(widths, world):
-    shares = _shares(widths, world)
+    shares = share_by_cost({name: width**3 for name, width in widths.items()}, world)
     assert sorted(name for share in shares for name in share) == sorted(widths)
     loads = [sum(widths[name] ** 3 for name in share) for share in shares]
     # Greedy, largest first: no rank has more than the average and one problem on top.
