@@ -16,10 +16,9 @@ import torch
 from interleaved import machine, table
 
 from lightning_saturation.functional.bracket import dimension_bracket, estimated_eigenvalues
-from lightning_saturation.functional.eigen import top_spectrum
 from lightning_saturation.functional.moments import add_rows, covariance, empty_sums, from_sums
 from lightning_saturation.functional.sketch import add_to_sketch, empty_sketch
-from lightning_saturation.functional.spectrum import intrinsic_dimension
+from lightning_saturation.functional.spectrum import covariance_eigenvalues, intrinsic_dimension
 
 
 def rows_of(samples: int, features: int, power: float) -> torch.Tensor:
@@ -59,9 +58,7 @@ def main() -> None:
         for part in torch.split(rows, max(1024, options.features)):
             add_rows(sums, part)
         seconds = clock() - start
-        top = top_spectrum(covariance(from_sums(sums)))
-        k = int((top.eigenvalues.cumsum(0) < 0.99 * top.total).sum()) + 1
-        k = min(k, options.features)
+        k = intrinsic_dimension(covariance_eigenvalues(covariance(from_sums(sums))))
         lines.append(("exact", f"{bytes_of(sums):.1f}", f"{seconds:.2f}", str(k), f"{k} – {k}", "0.0000"))
         print(lines[-1], flush=True)
     for size in options.sizes:

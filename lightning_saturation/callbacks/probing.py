@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from lightning_saturation.metrics.reduction import is_distributed
+from lightning_saturation.metrics.ranks import gather
 
 
 def probe_batches(trainer: Trainer, probes: Iterable[Any] | None, samples: int) -> list[Any]:
@@ -28,11 +27,7 @@ def probe_batches(trainer: Trainer, probes: Iterable[Any] | None, samples: int) 
         loader = _loader(trainer)
         with isolate_rng(), _own_generators_kept(loader):
             mine = _first(loader, -(-samples // max(trainer.world_size, 1)))
-        gathered: list[Any] = [mine]
-        if is_distributed():
-            gathered = [None] * dist.get_world_size()
-            dist.all_gather_object(gathered, mine)
-        batches = [batch for share in gathered for batch in share]
+        batches = [batch for share in gather(mine) for batch in share]
     else:
         batches = _first(probes, samples)
     if not batches:

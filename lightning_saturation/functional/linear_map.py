@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from scipy.sparse import linalg
 from torch import Tensor
 
 from lightning_saturation.functional.shapes import Float
@@ -65,7 +66,6 @@ class MatrixOperator:
 
 def to_scipy(operator: LinearMap) -> Any:
     """Return ``operator`` as a ``scipy.sparse.linalg.LinearOperator``; blocks are columns there, as SciPy has them."""
-    linalg = import_linalg()
 
     def through(product: Any) -> Any:
         def call(columns: Any) -> Any:
@@ -84,12 +84,3 @@ def to_scipy(operator: LinearMap) -> Any:
         rmatmat=adjoint,
         dtype=dtype,
     )
-
-
-def import_linalg() -> Any:
-    """Return ``scipy.sparse.linalg``, or raise an ``ImportError`` that says how to install it."""
-    try:
-        import scipy.sparse.linalg
-    except ImportError as error:
-        raise ImportError('Spectra of operators need SciPy: pip install "lightning-saturation[scipy]".') from error
-    return scipy.sparse.linalg

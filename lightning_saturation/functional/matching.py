@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lightning_saturation.functional.moments import Moments, moments
@@ -91,10 +92,6 @@ def _semi(scores: Tensor) -> Matching:
 
 
 def _bipartite(scores: Tensor) -> Matching:
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise ImportError('`method="bipartite"` needs SciPy: pip install "lightning-saturation[scipy]".') from error
     rows, columns = (torch.from_numpy(index) for index in linear_sum_assignment(scores.cpu().numpy(), maximize=True))
     rows, columns = rows.to(scores.device), columns.to(scores.device)
     pairs = scores[rows, columns]

@@ -25,11 +25,6 @@ class PairMoments(NamedTuple):
     xy: Float[Tensor, "x_features y_features"]
     lengths: Float[Tensor, "2 2"] | None = None
 
-    def swapped(self) -> PairMoments:
-        """Return the moments of ``y`` and ``x``."""
-        lengths = None if self.lengths is None else self.lengths.flip(0, 1)
-        return PairMoments(self.samples, self.yy, self.xx, self.xy.T, lengths)
-
 
 def as_pair(x: Tensor | PairMoments, y: Tensor | None) -> PairMoments:
     """Return ``x`` if it holds moments already, else the moments of rows ``x`` and ``y``."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
+from scipy.special import gammaincinv, ndtri
 from torch import Tensor
 
 from lightning_saturation.functional.shapes import Float
@@ -102,7 +103,7 @@ def _fit(ratios: Tensor, kept: int, confidence: float) -> tuple[float, float, fl
     y = -torch.log1p(-torch.arange(1, kept + 1, dtype=torch.float64, device=ratios.device) / points)
     slope = float((x @ y) / (x @ x))
     relative = _relative_error(y, points)
-    reach = math.exp(float(torch.special.ndtri(torch.tensor(0.5 + confidence / 2, dtype=torch.float64))) * relative)
+    reach = math.exp(float(ndtri(0.5 + confidence / 2)) * relative)
     return slope, slope * relative, slope / reach, slope * reach
 
 
@@ -131,19 +132,8 @@ def _likelihood(ratios: Tensor, kept: int, confidence: float) -> tuple[float, fl
     total = float(ratios[:kept].sum() + (len(ratios) - kept) * ratios[kept - 1])
     dimension = (kept - 1) / total
     error = dimension / math.sqrt(kept - 2) if kept > 2 else math.inf
-    tail = (1 - confidence) / 2
-    return dimension, error, _gamma_quantile(tail, kept) / total, _gamma_quantile(1 - tail, kept) / total
-
-
-def _gamma_quantile(probability: float, shape: int) -> float:
-    """Return the quantile of a gamma law with rate 1, by bisection of the regularised incomplete gamma function."""
-    low, high = 0.0, 2.0 * shape + 100.0
-    a = torch.tensor(float(shape), dtype=torch.float64)
-    for _ in range(100):
-        middle = (low + high) / 2
-        below = torch.special.gammainc(a, torch.tensor(middle, dtype=torch.float64)) < probability
-        low, high = (middle, high) if below else (low, middle)
-    return (low + high) / 2
+    low, high = (float(gammaincinv(kept, 0.5 + side * confidence / 2)) / total for side in (-1, 1))
+    return dimension, error, low, high
 
 
 def error_over_splits(

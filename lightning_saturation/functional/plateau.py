@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from scipy.special import stdtrit
+
 # Saturation lies in [0, 1]: where nothing else is known, it may still change by 1.
 _LARGEST_CHANGE = 1.0
-_NORMAL_QUANTILE = 1.6448536269514722  # one-sided, 95 %
+_CONFIDENCE = 0.95  # one-sided
 # Schedules that move the learning rate a little every window would otherwise never let a series grow.
 _SAME_RATE = 0.05
 
@@ -96,25 +98,8 @@ def projected_change(values: Sequence[float], *, horizon: float | None, window: 
     slope = math.fsum((i - middle) * (v - mean) for i, v in enumerate(values)) / spread
     residual = math.fsum((v - mean - slope * (i - middle)) ** 2 for i, v in enumerate(values))
     error = math.sqrt(residual / (n - 2) / spread)
-    change = (abs(slope) + _t_quantile(n - 2) * error) * (window if horizon is None else horizon)
+    change = (abs(slope) + float(stdtrit(n - 2, _CONFIDENCE)) * error) * (window if horizon is None else horizon)
     return min(change, _LARGEST_CHANGE)
-
-
-def _t_quantile(freedom: int) -> float:
-    """Return Student's one-sided 95 % quantile: exact for 1 and 2 degrees of freedom, else to 0.05 %."""
-    if freedom == 1:
-        return 6.313751514675041
-    if freedom == 2:
-        return 2.919985580353726
-    z = _NORMAL_QUANTILE
-    # The Cornish-Fisher expansion about the normal quantile (Abramowitz and Stegun 26.7.5).
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + math.fsum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
 def rates_changed(before: Sequence[float], after: Sequence[float]) -> bool:

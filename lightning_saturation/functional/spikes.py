@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from scipy.sparse import linalg
 from torch import Tensor
 
-from lightning_saturation.functional.linear_map import import_linalg
 from lightning_saturation.functional.shapes import Float
 
 
@@ -28,7 +28,6 @@ def largest_eigenpairs(
 
     Source: *Evolution of Eigenvalue Decay in Deep Networks*, section 2.2; Lehoucq, Sorensen and Yang, 1998.
     """
-    linalg = import_linalg()
     size = len(start)
     image = product(start[None])[0]
     if not bool(torch.isfinite(image).all()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from lightning_saturation.report import SaturationReport
 def save_reports(
     reports: Sequence[SaturationReport], save_dir: str | os.PathLike[str], *, name: str = "saturation"
 ) -> list[Path]:
-    """Return the files written into ``save_dir``: ``{name}.csv``, ``{name}.json`` and, with matplotlib, ``{name}.png``.
+    """Return the files written into ``save_dir``: ``{name}.csv``, ``{name}.json`` and ``{name}.png``.
 
     The CSV file has one row per stage, window and layer; the JSON file holds the same by window, with the averages,
     and the diagnosis of each stage; the picture is the profile beside the heatmap. The folder is made where needed,
@@ -38,11 +37,7 @@ def save_reports(
         "diagnosis": {stage: _diagnosis(same) for stage, same in by_stage(reports).items()},
     }
     document.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    try:
-        overview_figure(reports).savefig(picture, dpi=150)
-    except ImportError as error:
-        warnings.warn(f"{picture.name} is left out. {error}", stacklevel=2)
-        return [table, document]
+    overview_figure(reports).savefig(picture, dpi=150)
     return [table, document, picture]
 
 

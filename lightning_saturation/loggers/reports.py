@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -138,14 +137,10 @@ def _thin_spectrum(share: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _picture(stages: dict[str, list[SaturationReport]], stage: str, kind: str) -> Figure | None:
-    """Return the figure of one kind, or None where there is nothing to draw, or nothing to draw with."""
+    """Return the figure of one kind, or None where there is nothing to draw."""
     reports = stages[stage]
     if not reports:
         return None
-    try:
-        if kind == "spectrum":
-            return spectrum_figure(reports[-1], most=MOST_SPECTRA) if report_spectra(reports[-1]) else None
-        return heatmap_figure(reports) if kind == "heatmap" else profile_figure(reports)
-    except ImportError as error:
-        warnings.warn(f"Pictures of saturation are left out. {error}", stacklevel=2)
-        return None
+    if kind == "spectrum":
+        return spectrum_figure(reports[-1], most=MOST_SPECTRA) if report_spectra(reports[-1]) else None
+    return heatmap_figure(reports) if kind == "heatmap" else profile_figure(reports)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.neighbours import merge_nearest, two_nearest
-from lightning_saturation.metrics.reduction import wire_device
+from lightning_saturation.metrics.ranks import broadcast, gather, rank_and_world
 
 
 class Anchors(NamedTuple):
@@ -23,7 +22,6 @@ class Anchors(NamedTuple):
     anchors: Tensor
     nearest: Tensor
     samples: Tensor
-    skipped: Tensor
 
     @property
     def overflown(self) -> bool:
@@ -47,10 +45,9 @@ def merge_anchors(states: Sequence[Anchors], *, shared: bool) -> Anchors:
     ``shared`` says that all of them have the same anchors. Raises ``RuntimeError`` where the merged distances would not
     be exact: several states that saw more rows than they keep, or shared anchors that differ.
     """
-    skipped = sum((state.skipped for state in states), start=torch.zeros_like(states[0].skipped))
     samples = sum((state.samples for state in states), start=torch.zeros_like(states[0].samples))
     if shared:
-        return _merge_shared(states, samples, skipped)
+        return _merge_shared(states, samples)
     states = [state for state in states if len(state.anchors)] or [states[0]]
     if len(widths := {state.anchors.shape[1] for state in states}) > 1:
         raise RuntimeError(f"Expected rows of the same width everywhere, got {sorted(widths)} features.")
@@ -63,39 +60,33 @@ def merge_anchors(states: Sequence[Anchors], *, shared: bool) -> Anchors:
         )
     if not full:
         anchors, nearest = (torch.cat([state[index] for state in states]) for index in range(2))
-        return Anchors(anchors, nearest, samples, skipped)
+        return Anchors(anchors, nearest, samples)
     others = torch.cat([state.anchors for state in states if state is not full[0]] or [full[0].anchors[:0]])
     nearest = merge_nearest(full[0].nearest, two_nearest(full[0].anchors, others))
-    return Anchors(full[0].anchors, nearest, samples, skipped)
+    return Anchors(full[0].anchors, nearest, samples)
 
 
-def _merge_shared(states: Sequence[Anchors], samples: Tensor, skipped: Tensor) -> Anchors:
+def _merge_shared(states: Sequence[Anchors], samples: Tensor) -> Anchors:
     first = states[0]
     nearest = first.nearest
     for state in states[1:]:
         if not torch.equal(state.anchors, first.anchors):
             raise RuntimeError("Expected the same rows as `anchors` in all merged TwoNN metrics, got different ones.")
         nearest = merge_nearest(nearest, state.nearest)
-    return Anchors(first.anchors, nearest, samples - (len(states) - 1) * len(first.anchors), skipped)
+    return Anchors(first.anchors, nearest, samples - (len(states) - 1) * len(first.anchors))
 
 
 def gather_anchors(state: Anchors, *, group: Any = None) -> list[Anchors]:
     """Return the states of all ranks, in order of rank; a collective call. Shards may be uneven or empty."""
-    device = wire_device(group)
-    heads: list[Any] = [None] * dist.get_world_size(group)
-    own = (tuple(state.anchors.shape), str(state.anchors.dtype), int(state.samples), int(state.skipped))
-    dist.all_gather_object(heads, own, group=group)
+    me, _ = rank_and_world(group)
+    home = state.anchors.device
     gathered = []
-    for rank, (shape, dtype, samples, skipped) in enumerate(heads):
-        source = rank if group is None else dist.get_global_rank(group, rank)
-        mine = rank == dist.get_rank(group)
+    heads = gather((tuple(state.anchors.shape), state.anchors.dtype, int(state.samples)), group)
+    for rank, (shape, dtype, samples) in enumerate(heads):
         # One broadcast for each rank, not a padded gather: shards are uneven, and nothing is sent for an empty one.
-        anchors = state.anchors if mine else torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
-        nearest = state.nearest if mine else torch.empty(shape[0], 2, dtype=torch.float64)
-        anchors, nearest = (tensor.to(device, copy=True).contiguous() for tensor in (anchors, nearest))
+        anchors = state.anchors if rank == me else torch.empty(shape, dtype=dtype, device=home)
+        nearest = state.nearest if rank == me else torch.empty(shape[0], 2, dtype=torch.float64, device=home)
         if shape[0]:
-            dist.broadcast(anchors, source, group=group)
-            dist.broadcast(nearest, source, group=group)
-        counts = torch.tensor(samples), torch.tensor(skipped)
-        gathered.append(Anchors(anchors, nearest, *counts).moved(state.anchors.device))
+            anchors, nearest = broadcast(anchors, rank, group), broadcast(nearest, rank, group)
+        gathered.append(Anchors(anchors, nearest, torch.tensor(samples)).moved(home))
     return gathered

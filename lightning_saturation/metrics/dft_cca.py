@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_saturation.functional.dft import (
     FrequencyCCA,
@@ -18,12 +16,11 @@ from lightning_saturation.functional.dft import (
     merge_frequency_moments,
 )
 from lightning_saturation.functional.spectrum import check_delta
+from lightning_saturation.metrics.base import StateMetric, accumulation_device
 from lightning_saturation.metrics.dft_reduction import all_reduce_frequency_moments, described, shape_of
-from lightning_saturation.metrics.moments import accumulation_device
-from lightning_saturation.metrics.reduction import is_distributed, wire_device
 
 
-class DFTCCA(Metric):
+class DFTCCA(StateMetric):
     """Return the mean canonical correlation of all feature maps seen, frequency by frequency: 0-d, in [0, 1].
 
     ``update(x, y)`` takes maps (samples, channels, height, width) of the same samples; the first ones fix the shapes.
@@ -34,21 +31,16 @@ class DFTCCA(Metric):
     Source: Raghu et al., *SVCCA*, section 3.1.
     """
 
-    is_differentiable = False
     higher_is_better = True
-    full_state_update = False
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
-    samples: Tensor
     weights: Tensor
     x_mean: Tensor
     y_mean: Tensor
     scatter: Tensor
-    skipped: Tensor
 
     def __init__(self, delta: float | None = None, resize: bool = False, **kwargs: Any) -> None:
-        kwargs.setdefault("compute_with_cache", False)
         super().__init__(**kwargs)
         self.delta = delta if delta is None else check_delta(delta)
         self.resize = resize
@@ -58,7 +50,6 @@ class DFTCCA(Metric):
         self.add_state("x_mean", empty)
         self.add_state("y_mean", empty)
         self.add_state("scatter", empty[None])
-        self.add_state("skipped", torch.zeros((), dtype=torch.int64))
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Add maps ``x`` and ``y`` (samples, channels, height, width) of the same samples."""
@@ -72,14 +63,12 @@ class DFTCCA(Metric):
     def compute(self) -> Tensor:
         """Return the mean correlation over all ranks; NaN before the first sample."""
         if self._moments is None:
-            return torch.tensor(torch.nan, dtype=torch.float64, device=self.samples.device)
+            return self._nan()
         return self.frequencies().mean
 
     def frequencies(self) -> FrequencyCCA:
         """Return the correlations at every frequency over all ranks; a collective call."""
-        pending = self._to_sync and not self._is_synced
-        available = self.distributed_available_fn
-        with self.sync_context(should_sync=pending, should_unsync=pending, distributed_available=available):
+        with self._synced():
             if (moments := self._moments) is None:
                 raise ValueError("Expected an `update` with at least one sample first.")
             return dft_cca(moments, delta=self.delta)
@@ -112,24 +101,10 @@ class DFTCCA(Metric):
         if theirs is not None:
             self._merge(theirs)
 
-    def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
-        group = process_group or self.process_group
-        if not is_distributed(group):
-            return
+    def _merge_ranks(self, group: Any) -> None:
         merged = all_reduce_frequency_moments(self._moments, group=group)
-        skipped = self.skipped.to(wire_device(group), copy=True)
-        dist.all_reduce(skipped, group=group)
-        self.skipped = skipped.to(self.skipped.device)
         if merged is not None:
             self._set(merged)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Any:
-        # Only moves: complex128 sums cast by a parent's `.to(dtype)` would never come back.
-        def move(tensor: Tensor) -> Tensor:
-            target = fn(torch.empty(0, dtype=torch.float32, device=tensor.device)).device
-            return tensor.to(accumulation_device(target))
-
-        return super()._apply(move, exclude_state)
 
 
 def _of_state(state: dict[str, Tensor]) -> FrequencyMoments | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.dft import FrequencyMoments, half_plane_weights
-from lightning_saturation.metrics.reduction import wire_device
+from lightning_saturation.metrics.ranks import all_reduce, gather, wire_device
 
 
 def shape_of(moments: FrequencyMoments) -> tuple[int, int, int, int]:
@@ -26,9 +25,8 @@ def described(moments: FrequencyMoments) -> str:
 
 def all_reduce_frequency_moments(moments: FrequencyMoments | None, *, group: Any = None) -> FrequencyMoments | None:
     """Return the moments over all ranks: means first, then scatters about the common mean; a collective call."""
-    everyone: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(everyone, None if moments is None else (*shape_of(moments), described(moments)), group=group)
-    seen = {rank: shape for rank, shape in enumerate(everyone) if shape is not None}
+    own_shape = None if moments is None else (*shape_of(moments), described(moments))
+    seen = {rank: shape for rank, shape in enumerate(gather(own_shape, group)) if shape is not None}
     if len(set(seen.values())) > 1:
         shapes = {rank: shape[-1] for rank, shape in seen.items()}
         raise RuntimeError(f"Expected maps of the same shape on every rank, got {shapes} by rank.")
@@ -39,14 +37,12 @@ def all_reduce_frequency_moments(moments: FrequencyMoments | None, *, group: Any
     weights = half_plane_weights(height, width, device=device)
     own = _nothing(weights, x_channels, x_channels + y_channels) if moments is None else _moved(moments, device)
     first = torch.cat([own.samples[None], torch.view_as_real(own.mean * own.samples).flatten()])
-    dist.all_reduce(first, group=group)
+    first = all_reduce(first, group, in_place=True)
     samples = first[0].round().long()
     mean = torch.view_as_complex(first[1:].clone().view(*own.mean.shape, 2)) / samples.clamp(min=1)
     apart = own.mean - mean
     scatter = own.scatter + apart[..., None] * apart[..., None, :].conj() * own.samples
-    packed = torch.view_as_real(scatter).contiguous()
-    dist.all_reduce(packed, group=group)
-    merged = FrequencyMoments(samples, mean, torch.view_as_complex(packed), weights, x_channels)
+    merged = FrequencyMoments(samples, mean, all_reduce(scatter, group, in_place=True), weights, x_channels)
     return merged if moments is None else _moved(merged, moments.mean.device)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_saturation.functional.moments import (
     Moments,
@@ -19,12 +16,11 @@ from lightning_saturation.functional.moments import (
     merge_moments,
     to_sums,
 )
-from lightning_saturation.metrics.reduction import all_reduce_moments, is_distributed, wire_device
+from lightning_saturation.metrics.base import StateMetric, accumulation_device
+from lightning_saturation.metrics.reduction import all_reduce_moments
 
-_FLAGS = ("_update_count", "_computed", "_cache", "_is_synced", "_to_sync", "_should_unsync", "_enable_grad")
 
-
-class MomentsMetric(Metric):
+class MomentsMetric(StateMetric):
     """Shifted sums of rows as metric state, which derived metrics turn into numbers in ``compute``.
 
     ``add(rows)`` takes rows (samples, features); the first one fixes the number of features. Rows with NaN or infinity
@@ -32,23 +28,14 @@ class MomentsMetric(Metric):
     ranks, the latter by two all-reduces (``dist_sync_fn`` is not used). Casts of a parent module do not reach it.
     """
 
-    is_differentiable = False
-    higher_is_better: bool | None = None
-    full_state_update = False
-
-    samples: Tensor
     shift: Tensor
     total: Tensor
     products: Tensor
-    skipped: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
-        # A rank without new rows would return its cached value and leave the others waiting in the collective.
-        kwargs.setdefault("compute_with_cache", False)
         super().__init__(**kwargs)
         for name, default in empty_sums(0)._asdict().items():
             self.add_state(name, default)
-        self.add_state("skipped", torch.zeros((), dtype=torch.int64))
 
     def add(self, x: Tensor, *, weight: int = 1) -> None:
         """Add rows ``x`` (samples, features), each as often as ``weight`` says."""
@@ -76,17 +63,6 @@ class MomentsMetric(Metric):
         """Return the moments of this rank's rows, or None before the first."""
         return from_sums(self._sums) if len(self.shift) else None
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Update, and return the value of this batch alone."""
-        # Meanwhile torchmetrics sets aside what was accumulated, and would lose it to an error.
-        before = {name: getattr(self, name) for name in (*self._defaults, *_FLAGS)}
-        try:
-            return super().forward(*args, **kwargs)
-        except Exception:
-            for name, value in before.items():
-                setattr(self, name, value)
-            raise
-
     @property
     def _sums(self) -> ShiftedSums:
         return ShiftedSums(self.samples, self.shift, self.total, self.products)
@@ -94,13 +70,6 @@ class MomentsMetric(Metric):
     def _set_sums(self, sums: ShiftedSums) -> None:
         for name, tensor in sums._asdict().items():
             setattr(self, name, tensor)
-
-    def _synced(self) -> AbstractContextManager[None]:
-        pending = self._to_sync and not self._is_synced
-        context: AbstractContextManager[None] = self.sync_context(
-            should_sync=pending, should_unsync=pending, distributed_available=self.distributed_available_fn
-        )
-        return context
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         theirs = ShiftedSums(*(incoming_state[name] for name in ShiftedSums._fields))
@@ -116,32 +85,7 @@ class MomentsMetric(Metric):
         moved = ShiftedSums(*(tensor.to(home) for tensor in theirs))
         self._set_sums(to_sums(merge_moments(from_sums(self._sums), from_sums(moved))))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # torchmetrics takes over the tensors themselves, and rows are added in place: a checkpoint would change.
-        for name in self._defaults:
-            if prefix + name in state_dict:
-                state_dict[prefix + name] = state_dict[prefix + name].clone()
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
-        group = process_group or self.process_group
+    def _merge_ranks(self, group: Any) -> None:
         merged = all_reduce_moments({(name := type(self).__name__): self.moments()}, group=group)
-        if is_distributed(group):
-            skipped = self.skipped.to(wire_device(group), copy=True)
-            torch.distributed.all_reduce(skipped, group=group)
-            self.skipped = skipped.to(self.skipped.device)
         if merged:
             self._set_sums(to_sums(merged[name]))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Any:
-        # Only moves: float64 sums cast to bfloat16 by a parent's `.to(dtype)` would never come back.
-        def move(tensor: Tensor) -> Tensor:
-            target = fn(torch.empty(0, dtype=torch.float32, device=tensor.device)).device
-            return tensor.to(accumulation_device(target))
-
-        return super()._apply(move, exclude_state)
-
-
-def accumulation_device(device: torch.device) -> torch.device:
-    """Return ``device``, or the CPU where ``device`` has no float64 (Apple's MPS)."""
-    return torch.device("cpu") if device.type == "mps" else device

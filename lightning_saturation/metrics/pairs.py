@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.moments import from_sums, to_sums
@@ -18,8 +17,9 @@ from lightning_saturation.functional.pairs import (
     row_mean,
     split_moments,
 )
-from lightning_saturation.metrics.moments import MomentsMetric, accumulation_device
-from lightning_saturation.metrics.reduction import is_distributed
+from lightning_saturation.metrics.base import accumulation_device
+from lightning_saturation.metrics.moments import MomentsMetric
+from lightning_saturation.metrics.ranks import gather
 
 
 class PairMetric(MomentsMetric):
@@ -72,9 +72,6 @@ class PairMetric(MomentsMetric):
     def _is_empty(self) -> bool:
         return not len(self.x_origin)
 
-    def _missing(self) -> Tensor:
-        return torch.tensor(torch.nan, dtype=torch.float64, device=self.samples.device)
-
     @property
     def _origin(self) -> Tensor:
         return torch.cat([self.x_origin, self.y_origin])
@@ -105,17 +102,13 @@ class PairMetric(MomentsMetric):
             self._move_origin(*(origin.to(home) for origin in theirs))
         super()._reduce_states(incoming_state)
 
-    def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
-        group = process_group or self.process_group
-        if is_distributed(group):
-            self._agree_on_origin(group)
-        super()._sync_dist(dist_sync_fn, process_group)
+    def _merge_ranks(self, group: Any) -> None:
+        self._agree_on_origin(group)
+        super()._merge_ranks(group)
 
     def _agree_on_origin(self, group: Any) -> None:
-        everyone: list[Any] = [None] * dist.get_world_size(group)
         own = None if self._is_empty else (self.x_origin.cpu(), self.y_origin.cpu())
-        dist.all_gather_object(everyone, own, group=group)
-        seen = [(rank, origins) for rank, origins in enumerate(everyone) if origins is not None]
+        seen = [(rank, origins) for rank, origins in enumerate(gather(own, group)) if origins is not None]
         widths = {rank: tuple(map(len, origins)) for rank, origins in seen}
         if len(set(widths.values())) > 1:
             raise RuntimeError(f"Expected `x` and `y` of the same widths on every rank, got {widths} by rank.")

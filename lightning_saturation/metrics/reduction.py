@@ -8,26 +8,14 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.moments import Moments
+from lightning_saturation.metrics.ranks import LOCAL as LOCAL
+from lightning_saturation.metrics.ranks import all_reduce, gather, wire_device
+from lightning_saturation.metrics.ranks import is_distributed as is_distributed
 
 Widths = Mapping[str, int | None]
-
-LOCAL = "local"  # in the place of a process group: this rank alone, where None stands for all ranks
-
-
-def is_distributed(group: Any = None) -> bool:
-    """Return whether there is more than one rank to reduce over."""
-    return group != LOCAL and dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
-
-
-def wire_device(group: Any = None) -> torch.device:
-    """Return the device on which ``group`` communicates: NCCL's is the current GPU, everybody else's the CPU."""
-    if dist.get_backend(group) == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
 
 
 def agree(widths: Widths, *, group: Any = None) -> dict[str, int]:
@@ -37,10 +25,7 @@ def agree(widths: Widths, *, group: Any = None) -> dict[str, int]:
     a layer that it did not see. Ranks that track different layers or saw different widths get the same
     ``RuntimeError`` on all ranks, where a collective over different tensors would hang or merge unrelated layers.
     """
-    everyone: list[Widths] = [dict(widths)]
-    if is_distributed(group):
-        everyone = [{}] * dist.get_world_size(group)
-        dist.all_gather_object(everyone, dict(widths), group=group)
+    everyone: list[Widths] = gather(dict(widths), group)
     agreed: dict[str, int] = {}
     for rank, theirs in enumerate(everyone):
         _check_same_layers(everyone[0], theirs, rank)
@@ -123,6 +108,4 @@ def _scatter_about(moments: Moments | None, mean: Tensor, device: torch.device) 
 def _sum_over_ranks(parts: Sequence[Tensor], group: Any) -> Tensor:
     if not parts:
         return torch.zeros(0, dtype=torch.float64)
-    packed = torch.cat(list(parts))
-    dist.all_reduce(packed, group=group)
-    return packed
+    return all_reduce(torch.cat(list(parts)), group, in_place=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_saturation.functional import spectrum
@@ -38,7 +37,7 @@ class Saturation(Covariance):
     def compute(self) -> Tensor:
         """Return the saturation over all ranks."""
         if not int(self.samples):
-            return torch.tensor(torch.nan, dtype=torch.float64, device=self.samples.device)
+            return self._nan()
         return spectrum.saturation(self.eigenvalues(), delta=self.delta)
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:

@@ -37,7 +37,7 @@ class SVCCA(PairMetric):
 
     def compute(self) -> Tensor:
         """Return the similarity over all ranks."""
-        return self._missing() if self._is_empty else svcca(self.pair(), delta=self.delta)
+        return self._nan() if self._is_empty else svcca(self.pair(), delta=self.delta)
 
 
 class PWCCA(PairMetric):
@@ -58,7 +58,7 @@ class PWCCA(PairMetric):
 
     def compute(self) -> Tensor:
         """Return the mean of both sides over all ranks."""
-        return self._missing() if self._is_empty else self.sides().mean
+        return self._nan() if self._is_empty else self.sides().mean
 
     def sides(self) -> ProjectionWeighted:
         """Return the similarity from the side of ``x``, from that of ``y``, and their mean; a collective call."""
@@ -82,7 +82,7 @@ class LinearCKA(PairMetric):
 
     def compute(self) -> Tensor:
         """Return the alignment over all ranks."""
-        return self._missing() if self._is_empty else linear_cka(self.pair(), debiased=self.debiased)
+        return self._nan() if self._is_empty else linear_cka(self.pair(), debiased=self.debiased)
 
 
 class Procrustes(PairMetric):
@@ -103,7 +103,7 @@ class Procrustes(PairMetric):
 
     def compute(self) -> Tensor:
         """Return the squared distance over all ranks."""
-        return self._missing() if self._is_empty else procrustes(self.pair(), normalize=self.normalize)
+        return self._nan() if self._is_empty else procrustes(self.pair(), normalize=self.normalize)
 
 
 class ClassSimilarity(PairMetric):

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.sketch import Sketch, empty_sketch, merge_sketches
-from lightning_saturation.metrics.reduction import is_distributed, wire_device
+from lightning_saturation.metrics.ranks import broadcast, is_distributed, pass_on, rank_and_world, wire_device
 
 
 def merge_over_ranks(
@@ -29,21 +28,19 @@ def merge_over_ranks(
     }
     if not local or not is_distributed(group):
         return local
-    rank, world, device = dist.get_rank(group), dist.get_world_size(group), wire_device(group)
+    rank, world = rank_and_world(group)
+    device = wire_device(group)
     packed = _pack(local, device)
     reach = 1
     while reach < world:
-        if rank % (2 * reach) == reach:
-            dist.send(packed, _global_rank(rank - reach, group), group=group)
-            break
-        if rank + reach < world:
-            theirs = torch.empty_like(packed)
-            dist.recv(theirs, _global_rank(rank + reach, group), group=group)
+        place = rank % (2 * reach)
+        gives, takes = place == reach, place == 0 and rank + reach < world
+        theirs = pass_on(packed, group, to=rank - reach if gives else None, source=rank + reach if takes else None)
+        if theirs is not None:
             mine, other = _unpack(packed, widths, sizes), _unpack(theirs, widths, sizes)
             packed = _pack({name: merge_sketches(mine[name], other[name]) for name in widths}, device)
         reach *= 2
-    dist.broadcast(packed, _global_rank(0, group), group=group)
-    merged = _unpack(packed, widths, sizes)
+    merged = _unpack(broadcast(packed, 0, group), widths, sizes)
     return {name: Sketch(*(part.to(local[name].rows.device) for part in merged[name])) for name in widths}
 
 
@@ -63,7 +60,3 @@ def _unpack(packed: Tensor, widths: Mapping[str, int], sizes: Mapping[str, int])
             samples[0].round().long(), mean, rows.view(sizes[name], width), trace[0], shrinkage[0], rounding[0]
         )
     return unpacked
-
-
-def _global_rank(rank: int, group: Any) -> int:
-    return rank if group is None else dist.get_global_rank(group, rank)

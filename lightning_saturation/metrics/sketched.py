@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_saturation.functional.bracket import Bracket, dimension_bracket, estimated_eigenvalues
 from lightning_saturation.functional.sketch import Sketch, add_to_sketch, empty_sketch, merge_sketches, sketch_size
 from lightning_saturation.functional.spectrum import check_delta
-from lightning_saturation.metrics.moments import accumulation_device
-from lightning_saturation.metrics.reduction import agree, is_distributed, wire_device
+from lightning_saturation.metrics.base import StateMetric, accumulation_device
+from lightning_saturation.metrics.reduction import agree
 from lightning_saturation.metrics.sketch_reduction import merge_over_ranks
 
 
-class SketchedCovariance(Metric):
+class SketchedCovariance(StateMetric):
     """Return certified bounds (2,) on the saturation of all rows seen, float64: the lowest and the highest possible.
 
     For layers too wide for a :class:`Covariance`: state is ``size`` rows instead of ``features``. ``update(x)`` takes
@@ -36,21 +33,13 @@ class SketchedCovariance(Metric):
     Source: Ghashami et al., *Frequent Directions*, 2016; see :class:`~lightning_saturation.functional.sketch.Sketch`.
     """
 
-    is_differentiable = False
-    higher_is_better: bool | None = None
-    full_state_update = False
-
-    samples: Tensor
     mean: Tensor
     rows: Tensor
     trace: Tensor
     shrinkage: Tensor
     rounding: Tensor
-    skipped: Tensor
 
     def __init__(self, size: int | None = None, delta: float = 0.99, **kwargs: Any) -> None:
-        # A rank without new rows would return its cached value and leave the others waiting for it.
-        kwargs.setdefault("compute_with_cache", False)
         super().__init__(**kwargs)
         if size is not None and size < 1:
             raise ValueError(f"Expected a sketch `size` of at least 1 row, got {size}.")
@@ -58,7 +47,6 @@ class SketchedCovariance(Metric):
         self.delta = check_delta(delta)
         for name, default in empty_sketch(0, size=1)._asdict().items():
             self.add_state(name, default)
-        self.add_state("skipped", torch.zeros((), dtype=torch.int64))
 
     def update(self, x: Tensor, weight: int = 1) -> None:
         """Add rows ``x`` (samples, features), each as often as ``weight`` says."""
@@ -106,24 +94,10 @@ class SketchedCovariance(Metric):
         if len(theirs.mean):
             self._set(merge_sketches(self._sketch, theirs) if len(self.mean) else theirs)
 
-    def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
-        group = process_group or self.process_group
-        if not is_distributed(group):
-            return
+    def _merge_ranks(self, group: Any) -> None:
         own = self.sketch()
         # The size is part of the name, so that ranks with another one are told so instead of hanging.
         name = f"{type(self).__name__}(size={self.size})"
         for width in agree({name: None if own is None else len(own.mean)}, group=group).values():
             sizes = {name: self.size or sketch_size(width)}
             self._set(merge_over_ranks({name: own}, {name: width}, sizes, group=group)[name])
-        skipped = self.skipped.to(wire_device(group), copy=True)
-        dist.all_reduce(skipped, group=group)
-        self.skipped = skipped.to(self.skipped.device)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Any:
-        # Only moves: float64 state cast to bfloat16 by a parent's `.to(dtype)` would void the certificate.
-        def move(tensor: Tensor) -> Tensor:
-            target = fn(torch.empty(0, dtype=torch.float32, device=tensor.device)).device
-            return tensor.to(accumulation_device(target))
-
-        return super()._apply(move, exclude_state)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,11 +13,10 @@ from torchmetrics import Metric
 from lightning_saturation.functional.neighbours import merge_nearest, two_nearest
 from lightning_saturation.functional.pareto import FEWEST, TwoNNEstimate, check_options, estimate_from_nearest
 from lightning_saturation.metrics.anchors import Anchors, gather_anchors, merge_anchors
-from lightning_saturation.metrics.moments import accumulation_device
-from lightning_saturation.metrics.reduction import is_distributed
+from lightning_saturation.metrics.base import StateMetric, accumulation_device
 
 
-class TwoNN(Metric):
+class TwoNN(StateMetric):
     """Return the TwoNN dimension (0-d, float64) of all rows seen, from exact neighbours, for any split of them.
 
     Memory is bounded: rows are kept for at most ``anchors`` points. The dimension is estimated at these anchors, each
@@ -48,15 +46,11 @@ class TwoNN(Metric):
     2
     """
 
-    is_differentiable = False
-    higher_is_better = None
     full_state_update = True  # for `forward`: a batch alone is another set of anchors, not a part of this one
     plot_lower_bound = 0.0
 
     anchors: Tensor
     nearest: Tensor
-    samples: Tensor
-    skipped: Tensor
 
     def __init__(
         self,
@@ -67,8 +61,6 @@ class TwoNN(Metric):
         **kwargs: Any,
     ) -> None:
         check_options(discard, estimator)
-        # A rank without new rows would return its cached value and leave the others waiting in the collective.
-        kwargs.setdefault("compute_with_cache", False)
         super().__init__(**kwargs)
         self.discard = discard
         self.estimator: Literal["fit", "mle"] = estimator
@@ -80,7 +72,6 @@ class TwoNN(Metric):
         self.add_state("anchors", rows)
         self.add_state("nearest", torch.full((len(rows), 2), torch.inf, dtype=torch.float64))
         self.add_state("samples", torch.tensor(len(rows)))
-        self.add_state("skipped", torch.zeros((), dtype=torch.int64))
 
     def update(self, x: Tensor) -> None:
         """Add rows ``x`` (samples, features)."""
@@ -133,6 +124,7 @@ class TwoNN(Metric):
             raise ValueError(f"Expected `incoming_state` to be a TwoNN or its state, got {type(incoming_state)}.")
         theirs = Anchors(*(incoming_state[name] for name in Anchors._fields))
         self._set(merge_anchors([self._state, theirs.moved(self.anchors.device)], shared=self.shared))
+        self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
         """Return a matplotlib figure and axes of one value or of several over time."""
@@ -140,31 +132,14 @@ class TwoNN(Metric):
 
     @property
     def _state(self) -> Anchors:
-        return Anchors(self.anchors, self.nearest, self.samples, self.skipped)
+        return Anchors(self.anchors, self.nearest, self.samples)
 
     def _set(self, state: Anchors) -> None:
         for name, tensor in state._asdict().items():
             setattr(self, name, tensor)
 
-    def _synced(self) -> AbstractContextManager[None]:
-        pending = self._to_sync and not self._is_synced
-        context: AbstractContextManager[None] = self.sync_context(
-            should_sync=pending, should_unsync=pending, distributed_available=self.distributed_available_fn
-        )
-        return context
-
-    def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
-        group = process_group or self.process_group
-        if is_distributed(group):
-            self._set(merge_anchors(gather_anchors(self._state, group=group), shared=self.shared))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Any:
-        # Only moves: distances cast to bfloat16 by a parent's `.to(dtype)` would never come back.
-        def move(tensor: Tensor) -> Tensor:
-            target = fn(torch.empty(0, dtype=torch.float32, device=tensor.device)).device
-            return tensor.to(accumulation_device(target))
-
-        return super()._apply(move, exclude_state)
+    def _merge_ranks(self, group: Any) -> None:
+        self._set(merge_anchors(gather_anchors(self._state, group=group), shared=self.shared))
 
 
 def _checked_rows(anchors: Tensor) -> Tensor:

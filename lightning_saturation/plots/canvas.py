@@ -30,12 +30,9 @@ def new_figure(width: float, height: float) -> Figure:
 
     The figure belongs to nobody but the caller: pyplot does not know it, so it needs no ``close``.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        message = 'Figures need matplotlib: `pip install "lightning-saturation[plots]"`.'
-        raise ImportError(message) from error
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 

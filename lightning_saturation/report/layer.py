@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lightning_saturation.functional import spectrum
 from lightning_saturation.functional.bracket import dimension_bracket, estimated_eigenvalues
-from lightning_saturation.functional.eigen import TopSpectrum, effective_rank_bounds
 from lightning_saturation.functional.sketch import Sketch
 
 
@@ -19,10 +18,9 @@ class LayerStatistics:
 
     ``samples`` are the rows that the numbers rest on; under a budget these are some of the rows there were. ``skipped``
     counts rows left out because they held NaN or infinity. ``eigenvalues`` are those of the covariance, float64 on the
-    CPU, largest first: all of them or, of wide layers, those that the intrinsic dimension counts; or None where they
-    were not kept or the eigenproblem failed. ``saturation_lower`` and ``saturation_upper`` are certain: they meet in
-    ``saturation`` unless the layer was sketched. Of a sketch all other numbers are estimates, but the total variance;
-    of a wide exact layer only the effective rank is, to about a percent.
+    CPU, largest first, or None where they were not kept or the eigenproblem failed. ``saturation_lower`` and
+    ``saturation_upper`` are certain: they meet in ``saturation`` unless the layer was sketched. Of a sketch all other
+    numbers are estimates, but the total variance.
     """
 
     features: int
@@ -65,33 +63,6 @@ class LayerStatistics:
         )
 
     @classmethod
-    def from_spectrum(
-        cls, top: TopSpectrum | None, features: int, samples: int, skipped: int = 0, *, delta: float = 0.99
-    ) -> LayerStatistics:
-        """Return the statistics of a covariance of which ``top`` holds all that ``delta`` needs; None for a failure."""
-        if top is None or top.complete or samples == 0:
-            eigenvalues = None if top is None else top.eigenvalues
-            return cls.from_eigenvalues(eigenvalues, features=features, samples=samples, skipped=skipped, delta=delta)
-        values = top.eigenvalues.double().cpu()
-        k = len(values)
-        missing = delta * top.total - float(values[: k - 1].sum())
-        return cls(
-            features=features,
-            samples=samples,
-            intrinsic_dimension=k,
-            saturation=k / features,
-            continuous_saturation=(k - 1 + min(max(missing / float(values[-1]), 0.0), 1.0)) / features,
-            effective_rank=math.sqrt(math.prod(effective_rank_bounds(top))),
-            participation_ratio=top.total**2 / top.squares,
-            stable_rank=top.total / float(values[0]),
-            total_variance=top.total,
-            skipped=skipped,
-            eigenvalues=values,
-            saturation_lower=k / features,
-            saturation_upper=k / features,
-        )
-
-    @classmethod
     def from_sketch(cls, sketch: Sketch, samples: int, skipped: int = 0, *, delta: float = 0.99) -> LayerStatistics:
         """Return the statistics that ``sketch`` estimates, with saturation between its certified bounds."""
         features = len(sketch.mean)
@@ -116,11 +87,6 @@ class LayerStatistics:
     def is_bracketed(self) -> bool:
         """Whether a sketch leaves more than one saturation possible."""
         return self.saturation_lower < self.saturation_upper
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether ``saturation`` is the only one possible."""
-        return self.saturation_lower == self.saturation_upper
 
     @property
     def too_few_samples(self) -> bool:

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_saturation.functional.pooling import Pooling, check_pooling
 from lightning_saturation.functional.spectrum import check_delta
-from lightning_saturation.metrics.reduction import LOCAL
+from lightning_saturation.metrics.ranks import LOCAL, together
 from lightning_saturation.report.similarity import SimilarityMatrix
 from lightning_saturation.tracking.comparison import Comparison
 from lightning_saturation.tracking.views import Method, Outputs, check_method, outputs_of
@@ -95,4 +95,5 @@ def compare_representations(
 
     group = LOCAL if process_group is None else process_group
     comparison = Comparison(method=method, delta=delta, resize=resize, memory=memory, group=group)
-    return comparison.matrix(passes, repeatable=iter(batches) is not batches)
+    with together(group):
+        return comparison.matrix(passes, repeatable=iter(batches) is not batches)

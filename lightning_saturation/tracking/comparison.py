@@ -8,11 +8,10 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from lightning_saturation.metrics.moments import accumulation_device
-from lightning_saturation.metrics.reduction import LOCAL, is_distributed
+from lightning_saturation.metrics.base import accumulation_device
+from lightning_saturation.metrics.ranks import LOCAL, gather
 from lightning_saturation.report.similarity import SimilarityMatrix
 from lightning_saturation.tracking.pairing import Pair, PairedSums
 from lightning_saturation.tracking.solving import solve
@@ -79,11 +78,7 @@ class Comparison:
             pairs = self._pairs(shapes)
             keys = dict.fromkeys(key for pair in pairs for key in pair)
             found = shapes, {key: self._view(head, key).mean(1).cpu() for key in keys}
-        everyone: list[Any] = [found]
-        if is_distributed(self.group):
-            everyone = [None] * dist.get_world_size(self.group)
-            dist.all_gather_object(everyone, found, group=self.group)
-        seen = {rank: theirs for rank, theirs in enumerate(everyone) if theirs is not None}
+        seen = {rank: theirs for rank, theirs in enumerate(gather(found, self.group)) if theirs is not None}
         if not seen:
             raise ValueError("Expected `batches` with at least one batch that reaches a layer, got none.")
         shapes, centres = next(iter(seen.values()))

@@ -38,7 +38,7 @@ def match_networks(
     Correlations within and between the networks, the best one-to-one assignment and each unit's best partner in both
     directions, and how well sparse combinations of the first network's units predict the second's, for each L1 penalty
     in ``decay``: all from one pass over ``batches``, whatever their number. A channel at every position is a sample of
-    its unit, unless ``pooling`` says otherwise. Needs SciPy.
+    its unit, unless ``pooling`` says otherwise.
 
     Raises ``ValueError`` for unknown layers, no layer in common, maps of different size in one layer, or no batch.
 

@@ -13,7 +13,7 @@ from lightning_saturation.functional.pareto import check_options, error_over_spl
 from lightning_saturation.functional.pca import pca_eigenvalues
 from lightning_saturation.functional.spectrum import check_delta, intrinsic_dimension
 from lightning_saturation.functional.two_nn import two_nn_estimate, two_nn_scales
-from lightning_saturation.metrics.moments import accumulation_device
+from lightning_saturation.metrics.base import accumulation_device
 from lightning_saturation.report import LayerDimension
 
 

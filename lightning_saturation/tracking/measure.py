@@ -14,7 +14,7 @@ from lightning_saturation.capture.outputs import check_output_layers, choose_out
 from lightning_saturation.capture.running import evaluating, length, run
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.functional.spectrum import check_delta
-from lightning_saturation.metrics.reduction import LOCAL
+from lightning_saturation.metrics.ranks import LOCAL, together
 from lightning_saturation.report import SaturationReport
 from lightning_saturation.tracking.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.tracking.window import saturation_tracker
@@ -61,18 +61,21 @@ def measure_saturation(
     check_output_layers(tracker.names, output_layers)
     window = tracker.windows["test"]
     window.batches = length(batches, max_batches)
-    with evaluating(model, device) as home:
-        tracker.attach()
-        try:
-            bar = tqdm(islice(batches, max_batches), "saturation", length(batches, max_batches), disable=not progress)
-            for batch in bar:
-                tracker.record("test")
-                run(model, batch, home)
-        finally:
-            tracker.detach()
-    if process_group is None and window.is_empty:
-        raise ValueError("Expected `batches` with at least one batch that reaches a tracked layer, got none.")
-    layer_statistics = window.statistics(delta=delta, group=LOCAL if process_group is None else process_group)
+    group = LOCAL if process_group is None else process_group
+    with together(group):
+        with evaluating(model, device) as home:
+            tracker.attach()
+            try:
+                total = length(batches, max_batches)
+                bar = tqdm(islice(batches, max_batches), "saturation", total, disable=not progress)
+                for batch in bar:
+                    tracker.record("test")
+                    run(model, batch, home)
+            finally:
+                tracker.detach()
+        if process_group is None and window.is_empty:
+            raise ValueError("Expected `batches` with at least one batch that reaches a tracked layer, got none.")
+        layer_statistics = window.statistics(delta=delta, group=group)
     tracker.warn_about_missing(list(layer_statistics))
     return SaturationReport(
         layers=layer_statistics, delta=delta, output_layers=choose_output_layers(list(layer_statistics), output_layers)

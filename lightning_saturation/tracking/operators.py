@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from tqdm.auto import tqdm  # comes with lightning
 
@@ -18,9 +17,8 @@ from lightning_saturation.capture.running import evaluating, run
 from lightning_saturation.capture.shapes import InputShapes
 from lightning_saturation.functional.density import EXACT_SIZE, check_options, eigenvalue_histogram
 from lightning_saturation.functional.histogram import Histogram
-from lightning_saturation.functional.linear_map import import_linalg
 from lightning_saturation.functional.operators import OPERATOR_LAYERS, LayerOperator
-from lightning_saturation.metrics.reduction import LOCAL, is_distributed
+from lightning_saturation.metrics.ranks import LOCAL, gather, rank_and_world, share_by_cost, together
 from lightning_saturation.report import SpectrumReport
 
 Shapes = Mapping[str, set[tuple[int, ...]]]
@@ -99,22 +97,19 @@ def spectra_over_ranks(
     Each rank takes its share of the layers; the results are gathered, so that they are the same everywhere to the last
     bit, whatever a time budget cut short on one rank.
     """
-    import_linalg()
     check_options(**options, seconds=seconds)
-    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if is_distributed(group) else (0, 1)
-    names = [*(name for name in shapes if name in layers), *(name for name in layers if name not in shapes)]
-    # A parametrised weight may change when looked at in training mode, as that of a spectral norm does.
-    with ExitStack() as stack:
+    with together(group), ExitStack() as stack:
+        rank, world = rank_and_world(group)
+        names = [*(name for name in shapes if name in layers), *(name for name in layers if name not in shapes)]
+        # A parametrised weight may change when looked at in training mode, as that of a spectral norm does.
         for layer in layers.values():
             stack.enter_context(evaluating(layer, None))
         missing = {name: why for name in names if (why := _why_not(layers[name], shapes.get(name, set())))}
         sizes = {name: next(iter(shapes[name])) for name in names if name not in missing}
-        mine = _share({name: _cost(layers[name], size) for name, size in sizes.items()}, rank, world)
+        mine = share_by_cost({name: _cost(layers[name], size) for name, size in sizes.items()}, world)[rank]
         chosen = {name: (layers[name], sizes[name]) for name in mine}
         found = _solve(chosen, missing, options, seconds, progress and rank == 0)
-    if world > 1:
-        everyone: list[Any] = [None] * world
-        dist.all_gather_object(everyone, (found, missing, names, sizes), group=group)
+        everyone = gather((found, missing, names, sizes), group)
         # Ranks on which other layers ran, or in another order, still end up with one report: the first rank's order.
         names, sizes = everyone[0][2], {name: size for _, _, _, theirs in everyone for name, size in theirs.items()}
         found = {name: histogram for theirs, _, _, _ in everyone for name, histogram in theirs.items()}
@@ -147,17 +142,6 @@ def _cost(layer: Any, shape: tuple[int, ...]) -> float:
     size = min(layer.weight.shape[:2]) if pointwise else math.prod(shape)
     product = layer.weight.numel() * (1 if pointwise else math.prod(shape[1:]))
     return float(size * product + size**3 if size <= EXACT_SIZE else 4000 * product)
-
-
-def _share(costs: Mapping[str, float], rank: int, world: int) -> list[str]:
-    """Return the layers of ``rank``, cheapest first: the costliest was dealt first, to the rank with least to do."""
-    loads = [0.0] * world
-    shares: list[list[str]] = [[] for _ in range(world)]
-    for name in sorted(costs, key=lambda name: (-costs[name], name)):
-        least = loads.index(min(loads))
-        loads[least] += costs[name]
-        shares[least].append(name)
-    return shares[rank][::-1]
 
 
 def _solve(

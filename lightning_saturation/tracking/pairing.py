@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.pairs import PairMoments, move_lengths, pair_of_scatters
-from lightning_saturation.metrics.reduction import is_distributed, wire_device
+from lightning_saturation.metrics.ranks import all_reduce, is_distributed
 from lightning_saturation.tracking.views import Key
 
 Pair = tuple[Key, Key]
@@ -68,15 +67,10 @@ class PairedSums:
         self.flush()
         if not is_distributed(group):
             return
-        device = wire_device(group)
-        counts = torch.tensor(list(self._counts.values()), dtype=torch.int64, device=device)
-        dist.all_reduce(counts, group=group)
+        counts = all_reduce(torch.tensor(list(self._counts.values()), dtype=torch.int64), group)
         self._counts = dict(zip(self._counts, counts.tolist(), strict=True))
         for sums in (*self._totals.values(), *self._scatters.values(), *self._crosses.values()):
-            wire = torch.view_as_real(sums) if sums.is_complex() else sums
-            sent = wire.to(device, copy=True)
-            dist.all_reduce(sent, group=group)
-            wire.copy_(sent)
+            sums.copy_(all_reduce(sums, group))
 
     def samples(self, key: Key) -> int:
         """Return how many samples were added for ``key``."""

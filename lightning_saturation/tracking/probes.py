@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_saturation.capture import capture
 from lightning_saturation.capture.running import evaluating, run
 from lightning_saturation.functional.pooling import Pooling
-from lightning_saturation.metrics.reduction import LOCAL
+from lightning_saturation.metrics.ranks import LOCAL
 from lightning_saturation.report.similarity import SimilarityMatrix
 from lightning_saturation.tracking.comparison import Comparison
 from lightning_saturation.tracking.views import Method, Outputs

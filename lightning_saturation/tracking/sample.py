@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from lightning_saturation.metrics.reduction import is_distributed, wire_device
+from lightning_saturation.metrics.ranks import broadcast, gather, is_distributed, rank_and_world, wire_device
 
 
 class Sampled(NamedTuple):
@@ -81,26 +80,22 @@ def merge_samples(local: Sampled | None, size: int, *, group: Any = None) -> Sam
     """Return the ``size`` rows with the smallest keys over all ranks, None where nobody has any; a collective call."""
     if not is_distributed(group):
         return local
-    device = wire_device(group)
-    own = None if local is None else (tuple(local.rows.shape), str(local.rows.dtype), local.keys, local.labels)
-    heads: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(heads, own, group=group)
-    heads = [((0, 0), "torch.float32", torch.empty(0), torch.empty(0)) if head is None else head for head in heads]
+    home = wire_device(group) if local is None else local.rows.device
+    own = None if local is None else (local.rows.shape[1], local.rows.dtype, local.keys, local.labels)
+    nothing = (0, torch.float32, torch.empty(0), torch.empty(0))
+    heads = [nothing if head is None else head for head in gather(own, group)]
     keys = torch.cat([head[2].double() for head in heads])
     if not len(keys):
         return None
     limit = keys.topk(min(size, len(keys)), largest=False).values.max()
     parts = []
-    for rank, ((_, width), dtype, theirs, labels) in enumerate(heads):
+    for rank, (width, dtype, theirs, labels) in enumerate(heads):
         chosen = theirs <= limit
         if not chosen.any():
             continue
-        if rank == dist.get_rank(group) and local is not None:
-            rows = local.rows[chosen.to(local.rows.device)].to(device).contiguous()
+        if rank == rank_and_world(group)[0] and local is not None:
+            rows = local.rows[chosen.to(home)]
         else:
-            rows = torch.empty(int(chosen.sum()), width, dtype=getattr(torch, dtype.removeprefix("torch.")))
-            rows = rows.to(device)
-        dist.broadcast(rows, rank if group is None else dist.get_global_rank(group, rank), group=group)
-        parts.append(Sampled(rows, theirs[chosen], labels[chosen]))
-    home = device if local is None else local.rows.device
-    return Sampled(torch.cat([p.rows for p in parts]).to(home), *(torch.cat([p[i] for p in parts]) for i in (1, 2)))
+            rows = torch.empty(int(chosen.sum()), width, dtype=dtype, device=home)
+        parts.append(Sampled(broadcast(rows, rank, group), theirs[chosen], labels[chosen]))
+    return Sampled(*(torch.cat([part[index] for part in parts]) for index in range(3)))

@@ -8,13 +8,12 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.functional.cca import correlate, weigh, whiten
 from lightning_saturation.functional.dft import correlate_frequencies, half_plane_weights, whiten_frequencies
 from lightning_saturation.functional.kernel_alignment import linear_cka, procrustes
-from lightning_saturation.metrics.reduction import is_distributed, wire_device
+from lightning_saturation.metrics.ranks import all_reduce, rank_and_world
 from lightning_saturation.tracking.pairing import Pair, PairedSums
 from lightning_saturation.tracking.views import Key, Method
 
@@ -26,7 +25,7 @@ def solve(
 
     Each layer is whitened once, however many pairs it is in. Warnings about too few samples become one.
     """
-    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if is_distributed(group) else (0, 1)
+    rank, world = rank_and_world(group)
     value = _solver(sums, method, delta)
     values = torch.zeros(len(pairs), dtype=torch.float64)
     with warnings.catch_warnings(record=True) as caught:
@@ -39,11 +38,7 @@ def solve(
             warnings.warn(other.message, other.category, stacklevel=3)
     if few:
         warnings.warn(f"In {len(few)} of {len(pairs)} pairs of layers: {few[0]}", stacklevel=3)
-    if world > 1:
-        wire = values.to(wire_device(group))
-        dist.all_reduce(wire, group=group)
-        values = wire.cpu()
-    return values.tolist()
+    return all_reduce(values, group).tolist()
 
 
 def _solver(sums: PairedSums, method: Method, delta: float | None) -> Callable[[Pair], Tensor]:

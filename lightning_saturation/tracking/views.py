@@ -134,10 +134,3 @@ def view(output: Tensor, *, size: Size | None, method: Method) -> Tensor:
         spectra: Tensor = torch.fft.rfft2(maps, norm="ortho").permute(2, 3, 0, 1)
         return spectra.flatten(0, 1)
     return maps.permute(0, 2, 3, 1).flatten(0, 2)[None]
-
-
-def common_size(left: Tensor, right: Tensor) -> Size | None:
-    """Return the largest height and width that both outputs have, None for rows."""
-    if left.ndim < 4:
-        return None
-    return min(left.shape[2], right.shape[2]), min(left.shape[3], right.shape[3])

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_saturation.capture.tracker import LayerTracker
@@ -14,12 +13,13 @@ from lightning_saturation.capture.window import LayerWindow
 from lightning_saturation.functional.moments import Moments
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.functional.sketch import sketch_size
-from lightning_saturation.metrics.reduction import agree, all_reduce_moments, is_distributed, wire_device
+from lightning_saturation.metrics.ranks import all_reduce
+from lightning_saturation.metrics.reduction import agree, all_reduce_moments
 from lightning_saturation.metrics.sketch_reduction import merge_over_ranks
 from lightning_saturation.report import LayerStatistics
 from lightning_saturation.tracking.accumulation import Accumulation, accumulation
 from lightning_saturation.tracking.buffer import RowBuffer
-from lightning_saturation.tracking.spectra import spectra_over_ranks
+from lightning_saturation.tracking.spectra import eigenvalues_over_ranks
 
 
 class Window(LayerWindow):
@@ -52,10 +52,12 @@ class Window(LayerWindow):
             {name: b.sketch() if (b := local[name]) else None for name in wide}, wide, sizes, group=group
         )
         counts = self._counts(list(widths), group)
-        moments = {name: _per_row(m, counts[name].taken) for name, m in moments.items()}
-        spectra = spectra_over_ranks(moments, delta=delta, group=group)
+        moments = {name: _per_row(m, counts[name].samples) for name, m in moments.items()}
+        eigenvalues = eigenvalues_over_ranks(moments, group=group)
         return {
-            name: LayerStatistics.from_spectrum(spectra[name], width, *counts[name], delta=delta)
+            name: LayerStatistics.from_eigenvalues(
+                eigenvalues[name], features=width, **counts[name]._asdict(), delta=delta
+            )
             if name in exact
             else LayerStatistics.from_sketch(sketches[name], *counts[name], delta=delta)
             for name, width in widths.items()
@@ -77,9 +79,7 @@ class Window(LayerWindow):
         for index, name in enumerate(names):
             if name in self.seen:
                 counts[index] = torch.tensor([self._buffers[name].taken, self._buffers[name].skipped])
-        if is_distributed(group):
-            counts = counts.to(wire_device(group))
-            dist.all_reduce(counts, group=group)
+        counts = all_reduce(counts, group)
         return {name: _Counts(*pair) for name, pair in zip(names, counts.tolist(), strict=True)}
 
 
@@ -106,7 +106,7 @@ def saturation_tracker(
 
 
 class _Counts(NamedTuple):
-    taken: int
+    samples: int
     skipped: int
 
 

@@ -9,7 +9,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_saturation import SpectrumMonitor, measure_spectrum
 
-pytest.importorskip("scipy")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec"),
@@ -82,7 +81,6 @@ def test_training_is_the_same_with_and_without(tmp_path):
 
 
 def test_scalars_reach_loggers_and_pictures_those_that_take_them(tmp_path):
-    pytest.importorskip("matplotlib")
     tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     from lightning.pytorch.loggers import TensorBoardLogger
 

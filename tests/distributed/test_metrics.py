@@ -12,9 +12,10 @@ from torchmetrics import MetricCollection
 
 from lightning_saturation import Covariance, Saturation
 from lightning_saturation.functional.moments import moments
-from lightning_saturation.metrics.reduction import LOCAL, agree, all_reduce_moments
+from lightning_saturation.metrics.ranks import LOCAL
+from lightning_saturation.metrics.reduction import agree, all_reduce_moments
 from lightning_saturation.tracking import Window
-from lightning_saturation.tracking.spectra import spectra_over_ranks
+from lightning_saturation.tracking.spectra import eigenvalues_over_ranks
 from tests.distributed.ranks import error_on_each, on_ranks
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no distributed package")
@@ -247,7 +248,7 @@ def test_eigenproblems_are_shared_among_the_ranks():
         solve = spectra._solve
         spectra._solve = lambda name, *rest: (solved.append(name), solve(name, *rest))[1]
         whole = {name: moments(rows(0, features)) for name, features in (("a", 3), ("b", 9), ("c", 8), ("d", 2))}
-        return solved, {name: s.eigenvalues for name, s in spectra_over_ranks(whole).items()}
+        return solved, eigenvalues_over_ranks(whole)
 
     (first, values), (second, others) = on_ranks(2, job)
     assert not set(first) & set(second)
@@ -265,7 +266,7 @@ def test_an_eigenproblem_that_fails_on_one_rank_is_missing_on_all():
         bad.scatter[0, 0] = torch.inf
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            values = spectra_over_ranks({"good": good, "bad": bad})
+            values = eigenvalues_over_ranks({"good": good, "bad": bad})
         return values["good"] is not None, values["bad"] is None, [str(w.message) for w in caught]
 
     results = on_ranks(2, job)

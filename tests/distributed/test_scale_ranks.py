@@ -139,7 +139,7 @@ def test_tensor_parallel_layers_are_gathered(pooling):
             net(torch.randn(30, 3, 6, generator=generator))
         tracker.detach()
         assert not tracker._capture.sharded
-        from lightning_saturation.metrics.reduction import LOCAL
+        from lightning_saturation.metrics.ranks import LOCAL
 
         return tracker.windows["test"].statistics(delta=0.99, group=LOCAL)
 

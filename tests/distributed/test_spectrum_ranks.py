@@ -8,8 +8,6 @@ from torch import nn
 from lightning_saturation.tracking import measure_spectrum, spectra_over_ranks
 from tests.distributed.ranks import on_ranks
 
-pytest.importorskip("scipy")
-
 
 def network():
     torch.manual_seed(1)

@@ -8,8 +8,6 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning_saturation import SaturationMonitor
 from tests.loggers.runs import Net, train
 
-pytest.importorskip("matplotlib")
-
 
 class PerProcess(Logger):
     """Takes whatever a TensorBoard writer takes, on every rank, and notes it in a file of the process's own."""

@@ -9,8 +9,6 @@ from lightning_saturation.functional.density import eigenvalue_histogram
 from lightning_saturation.functional.histogram import decay, eigenvalues_at
 from lightning_saturation.functional.linear_map import MatrixOperator
 
-pytest.importorskip("scipy")
-
 
 def spectrum(values, **options):
     return eigenvalue_histogram(MatrixOperator(values.double().sqrt().diag()), **options)

@@ -13,8 +13,6 @@ from lightning_saturation.functional.linear_map import MatrixOperator
 from lightning_saturation.functional.operators import LayerOperator
 from lightning_saturation.functional.products import Gram
 
-pytest.importorskip("scipy")
-
 
 def errors(histogram, eigenvalues):
     """L1 distance and largest cumulative difference to NumPy's histogram of the truth, per eigenvalue."""

@@ -116,7 +116,8 @@ def test_the_factor_repeated_has_the_singular_values_of_the_whole(layer, shape, 
 
 
 def test_scipy_sees_the_same_operator():
-    linalg = pytest.importorskip("scipy.sparse.linalg")
+    from scipy.sparse import linalg
+
     layer = nn.Conv2d(2, 3, 3, stride=2, padding=1)
     operator = LayerOperator(layer, (2, 6, 5))
     matrix = dense(operator).numpy()

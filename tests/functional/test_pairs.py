@@ -51,11 +51,6 @@ def test_halves_merge_to_the_whole_whatever_their_origins(cut, seed, offset):
     assert_same(split_moments(merge_moments(halves[0], moved), x_features=5, origin=origins[0]), whole)
 
 
-def test_swapped_is_the_other_order():
-    x, y = rows(1)
-    assert_same(pair_moments(x, y).swapped(), pair_moments(y, x))
-
-
 def test_bad_samples_are_left_out_with_a_warning():
     x, y = rows(2)
     kept = pair_moments(x[2:], y[2:])

@@ -14,7 +14,7 @@ from lightning_saturation.functional import (
     saturation,
     stable_rank,
 )
-from lightning_saturation.functional.spectrum import covariance_eigenvalues
+from lightning_saturation.functional.spectrum import covariance_eigenvalues, eigenvalues_together
 
 LAWS = settings(max_examples=40, deadline=None)
 SPECTRA = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=12).map(lambda v: torch.tensor(v, dtype=torch.float64))
@@ -188,3 +188,15 @@ def test_a_solver_that_fails_is_tried_once_more(monkeypatch):
     monkeypatch.setattr(torch.linalg, "eigvalsh", moody)
     assert covariance_eigenvalues(torch.eye(2)).tolist() == [1.0, 1.0]
     assert len(tries) == 2
+
+
+def test_several_solved_together_are_as_each_alone():
+    rows = [torch.randn(20, width, generator=torch.Generator().manual_seed(width)) for width in (3, 7, 3, 1)]
+    covariances = [part.T @ part for part in rows]
+    together = eigenvalues_together(covariances)
+    for eigenvalues, covariance in zip(together, covariances, strict=True):
+        torch.testing.assert_close(eigenvalues, covariance_eigenvalues(covariance), rtol=1e-9, atol=1e-12)
+    assert eigenvalues_together([]) == []
+    covariances[1][0, 1] = torch.nan
+    with pytest.raises(ValueError, match="finite `covariance`"):
+        eigenvalues_together(covariances)

@@ -69,7 +69,8 @@ def test_maximum_likelihood_without_discarding_is_its_formula() -> None:
 
 
 def test_the_gamma_interval_is_scipys() -> None:
-    stats = pytest.importorskip("scipy.stats")
+    from scipy import stats
+
     estimate = two_nn_estimate(published(), discard=0.1, estimator="mle", confidence=0.9)
     rate = (1800 - 1) / estimate.dimension
     assert estimate.low == pytest.approx(stats.gamma.ppf(0.05, 1800) / rate, rel=1e-9)

@@ -107,7 +107,7 @@ def test_an_uncertain_saturation_shows_its_bounds_in_table_and_chart():
         empty_sketch(40, size=4), torch.randn(200, 40, generator=torch.Generator().manual_seed(0))
     )
     layer = LayerStatistics.from_sketch(sketch, 200)
-    assert not layer.is_certain
+    assert layer.is_bracketed
     text = str(SaturationReport({"wide": layer}))
     assert f"between {layer.saturation_lower:.3f} and {layer.saturation_upper:.3f}" in text
     bars = [

@@ -4,7 +4,6 @@ import pytest
 from programs import PATIENCE, ROOT, program
 
 pytest.importorskip("sklearn")
-pytest.importorskip("matplotlib")
 
 EXAMPLES = {
     "learning_dynamics": (["--epochs", "2"], ["learning_dynamics.png", "convergence.png", "class_similarity.png"]),

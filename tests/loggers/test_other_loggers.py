@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ from lightning_saturation.loggers.tabular import fit, to_csv
 from lightning_saturation.plots import heatmap_figure
 from tests.profiles import profile
 
-pytest.importorskip("matplotlib")
 Image = pytest.importorskip("PIL.Image")
 
 HISTORY = [profile([90, 60 - e, None], epoch=e) for e in range(3)]
@@ -138,19 +136,6 @@ def test_nothing_to_report_writes_nothing(tmp_path):
     write_window([logger], profile([]), step=1)
     assert save_reports([profile([])], tmp_path / "never") == []
     assert not (tmp_path / "never").exists()
-
-
-def test_without_matplotlib_all_but_the_pictures_is_written(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    logger = TensorBoardLogger(tmp_path)
-    with pytest.warns(
-        UserWarning, match=r"Pictures of saturation are left out.*lightning-saturation\[plots\]"
-    ) as caught:
-        write_reports([logger], HISTORY, step=1)
-    assert len(caught) == 3  # one per picture, the same place: shown once
-    with pytest.warns(UserWarning, match=r"saturation\.png is left out"):
-        files = save_reports(HISTORY, tmp_path)
-    assert [file.name for file in files] == ["saturation.csv", "saturation.json"]
 
 
 def test_saved_files_hold_the_history(tmp_path):

@@ -16,7 +16,6 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning_saturation import SaturationMonitor
 from tests.loggers.runs import BATCHES, Net, quiet_lightning, train
 
-pytest.importorskip("matplotlib")
 Image = pytest.importorskip("PIL.Image")
 
 LAYERS = ["net.0", "net.2", "net.4"]

@@ -23,7 +23,6 @@ from lightning_saturation.plots import profile_figure
 from lightning_saturation.report import SaturationReport
 from tests.profiles import profile
 
-pytest.importorskip("matplotlib")
 Image = pytest.importorskip("PIL.Image")
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lightning_saturation.functional.moments import moments
-from lightning_saturation.metrics.reduction import LOCAL, agree, all_reduce_moments, is_distributed
+from lightning_saturation.metrics.ranks import LOCAL, is_distributed
+from lightning_saturation.metrics.reduction import agree, all_reduce_moments
 
 
 @pytest.mark.parametrize("group", [None, LOCAL])

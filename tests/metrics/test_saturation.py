@@ -90,7 +90,6 @@ def test_an_unknown_argument_is_an_error():
 
 
 def test_arithmetic_of_metrics_and_plots():
-    pytest.importorskip("matplotlib")
     from matplotlib import pyplot
 
     metric = Saturation()

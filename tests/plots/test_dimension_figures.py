@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-pytest.importorskip("matplotlib")
-
 from lightning_saturation.plots import dimension_accuracy_figure, dimension_figure, dimension_history_figure
 from lightning_saturation.report import DimensionReport, LayerDimension
 

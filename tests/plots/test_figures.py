@@ -3,17 +3,15 @@ from __future__ import annotations
 import io
 import itertools
 import re
-import sys
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from lightning_saturation.plots import heatmap_figure, overview_figure, profile_figure, spectrum_figure
 from lightning_saturation.plots.canvas import colours, new_figure, thin
 from lightning_saturation.report import SaturationReport
 from tests.profiles import profile
-
-pyplot = pytest.importorskip("matplotlib.pyplot")
 
 LONG = [f"model.backbone.encoder.block_{i}.residual_branch.depthwise_convolution" for i in range(12)]
 HISTORIES = {
@@ -153,12 +151,6 @@ def test_nothing_to_draw_is_an_error():
             draw([])
     with pytest.raises(ValueError, match="with eigenvalues, got none in any of 2 layers"):
         spectrum_figure(profile([None, None]))
-
-
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"lightning-saturation\[plots\]"):
-        profile([1]).plot()
 
 
 def test_figures_leave_pyplot_alone():

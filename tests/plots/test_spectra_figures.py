@@ -1,13 +1,10 @@
 """Figures of operator spectra: bars that add up, spikes in their colour, marks, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
-
-pytest.importorskip("matplotlib")
-pytest.importorskip("scipy")
-
-from dataclasses import replace
 
 from lightning_saturation.functional.density import eigenvalue_histogram
 from lightning_saturation.functional.operators import LayerOperator

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from lightning_saturation import measure_saturation
-from lightning_saturation.report import LayerStatistics
 from lightning_saturation.tracking import Window, saturation_tracker
 from lightning_saturation.tracking.accumulation import LEAST_ROWS, Accumulation, accumulation
 
@@ -110,7 +109,6 @@ def test_a_sketched_layer_brackets_the_exact_saturation(budget):
     assert sketched.saturation_lower <= sketched.saturation <= sketched.saturation_upper
     assert sketched.total_variance == pytest.approx(exact.total_variance)
     assert sketched.effective_rank == pytest.approx(exact.effective_rank, rel=0.05)
-    assert exact.is_certain
     assert exact.saturation_lower == exact.saturation == exact.saturation_upper
 
 
@@ -181,24 +179,6 @@ def test_a_measured_convolution_takes_positions_within_its_budget():
         for name, layer in report.layers.items():
             assert LEAST_ROWS / 2 <= layer.samples <= LEAST_ROWS
             assert layer.continuous_saturation == pytest.approx(everything.layers[name].continuous_saturation, abs=0.02)
-
-
-def test_numbers_of_a_partly_known_spectrum_are_those_of_all_of_it(monkeypatch):
-    from lightning_saturation.functional import eigen
-
-    monkeypatch.setattr(eigen, "DENSE_BELOW", 32)
-    values = torch.arange(1.0, 401.0, dtype=torch.float64) ** -2.5
-    rotation = torch.linalg.qr(torch.randn(400, 400, dtype=torch.float64)).Q
-    top = eigen.top_spectrum((rotation * values) @ rotation.T)
-    assert not top.complete
-    some = LayerStatistics.from_spectrum(top, 400, 1000, 3)
-    full = LayerStatistics.from_eigenvalues(values, features=400, samples=1000, skipped=3)
-    assert some.intrinsic_dimension == full.intrinsic_dimension
-    assert (some.saturation, some.skipped, some.is_certain) == (full.saturation, 3, True)
-    for number in ("continuous_saturation", "participation_ratio", "stable_rank", "total_variance"):
-        assert getattr(some, number) == pytest.approx(getattr(full, number), rel=1e-6)
-    assert some.effective_rank == pytest.approx(full.effective_rank, rel=0.03)
-    assert LayerStatistics.from_spectrum(None, 400, 1000).samples == 1000
 
 
 @pytest.mark.parametrize("budget", [None, 300])

@@ -166,7 +166,6 @@ def test_bad_input():
 
 
 def test_records_and_picture():
-    pytest.importorskip("matplotlib")
     matrix = compare_representations(A, B, [images()], layers=["0", "4"], progress=False)
     assert matrix.to_records()[1] == {"row": "0", "column": "4", "method": "svcca", "similarity": matrix["0", "4"]}
     assert matrix.diagonal == {"0": matrix["0", "0"], "4": matrix["4", "4"]}

@@ -59,7 +59,6 @@ def test_numbers_are_those_of_the_activations():
 
 
 def test_table_and_pictures():
-    pytest.importorskip("matplotlib")
     found = match_networks(network(0), network(1), [images()], decay=[0.0, 0.1], progress=False)
     assert "loss at decay 0.1" in str(found)
     assert len(str(found).splitlines()) == 4

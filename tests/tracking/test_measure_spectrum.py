@@ -11,8 +11,6 @@ from torch import nn
 from lightning_saturation import measure_spectrum
 from lightning_saturation.report import SpectrumReport
 
-pytest.importorskip("scipy")
-
 
 class Network(nn.Module):
     """Layers out of order, one used on two shapes, one never used, one with dropout that draws in evaluation mode."""
