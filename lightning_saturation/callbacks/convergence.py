@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from lightning.pytorch import Trainer
 
-from lightning_saturation.callbacks.progress import fraction_done
 from lightning_saturation.callbacks.stopping import rule_for
 from lightning_saturation.functional.plateau import Plateau, PlateauRule, plateau
 from lightning_saturation.report import SaturationReport, saturation_series
+from lightning_saturation.training.progress import fraction_done
+
+
+class Judged(NamedTuple):
+    """The ``plateau`` that a window ends, where there is one to keep, and the share of training ``done`` by then."""
+
+    plateau: Plateau
+    done: float | None
 
 
 class Convergence:
@@ -24,19 +32,28 @@ class Convergence:
         """Note where training starts, which is not its beginning in a resumed run."""
         self._fractions = dict.fromkeys(self._fractions, fraction_done(trainer) or 0.0)
 
-    def judge(self, trainer: Trainer, reports: Sequence[SaturationReport]) -> Plateau:
-        """Return the plateau of the last of ``reports``, oldest first, and keep it if that window is complete."""
+    def judge(self, trainer: Trainer, reports: Sequence[SaturationReport]) -> Judged:
+        """Return what the last of ``reports``, oldest first, says together with those before it."""
         last = reports[-1]
         rule = self.rule(trainer, last.stage)
         watched = [name for name in last.layers if rule.watches(name, default=name not in last.output_layers)]
-        series = saturation_series([report for report in reports if report.stage == last.stage], watched)
-        result = plateau(
-            series, horizon=self._windows_left(trainer, last.stage), tolerance=rule.tolerance, window=rule.window
-        )
-        if last.stage in self.plateaus and not last.partial:
-            self.plateaus[last.stage].append(result)
-            self._fractions[last.stage] = fraction_done(trainer) or 0.0
-        return result
+        recent = [report for report in reports if report.stage == last.stage and not report.partial][-rule.window :]
+        horizon = self._windows_left(trainer, last.stage)
+        series = saturation_series(recent, watched)
+        result = plateau(series, horizon=horizon, tolerance=rule.tolerance, window=rule.window)
+        return Judged(result, fraction_done(trainer))
+
+    def keep(self, stage: str, judged: Judged) -> None:
+        """Keep what was judged of a complete window of ``stage``."""
+        if stage in self.plateaus:
+            self.plateaus[stage].append(judged.plateau)
+            self._fractions[stage] = judged.done or 0.0
+
+    def __copy__(self) -> Convergence:
+        twin = Convergence(self._name, ())
+        twin.plateaus = {stage: list(plateaus) for stage, plateaus in self.plateaus.items()}
+        twin._fractions = dict(self._fractions)
+        return twin
 
     def rule(self, trainer: Trainer, stage: str) -> PlateauRule:
         """Return the rule of the stopper in ``trainer`` that watches ``stage``, or the default one."""

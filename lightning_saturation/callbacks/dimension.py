@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_saturation.callbacks.progress import data_parallel_group, logged_step
-from lightning_saturation.callbacks.watching import WatchingCallback
+from lightning_saturation.arguments import check_count
 from lightning_saturation.capture import LayerTracker, check_output_layers, choose_output_layers
 from lightning_saturation.functional.pareto import FEWEST
 from lightning_saturation.functional.pooling import Pooling, check_pooling
@@ -21,11 +20,11 @@ from lightning_saturation.report import DimensionReport
 from lightning_saturation.report.dimension import INPUT
 from lightning_saturation.tracking.layer_dimension import DimensionOptions, input_rows, label_rows
 from lightning_saturation.tracking.row_window import RowWindow
+from lightning_saturation.training import LayerMonitor, Measured
+from lightning_saturation.training.progress import data_parallel_group
 
-_STAGES = ("train", "val", "test")
 
-
-class DimensionMonitor(WatchingCallback):
+class DimensionMonitor(LayerMonitor[RowWindow]):
     """Log, epoch by epoch, how many dimensions the data fills in every layer: TwoNN (nonlinear) and PCA (linear).
 
     At the end of each stage of an epoch a :class:`DimensionReport` joins ``reports`` and these keys are logged:
@@ -75,118 +74,20 @@ class DimensionMonitor(WatchingCallback):
         seed: int = 0,
         name: str = "dimension",
     ) -> None:
-        self.stages = (stages,) if isinstance(stages, str) else tuple(stages)
-        if not self.stages or not set(self.stages) <= set(_STAGES):
-            raise ValueError(f"Expected `stages` to hold some of {_STAGES}, got {stages!r}.")
-        if samples < FEWEST:
-            raise ValueError(f"Expected `samples` of at least {FEWEST}, got {samples}.")
-        if every_n_epochs < 1:
-            raise ValueError(f"Expected `every_n_epochs` of at least 1, got {every_n_epochs}.")
-        if not name:
-            raise ValueError(f"Expected a `name` to begin the metric keys with, got {name!r}.")
+        super().__init__(name=name, stages=stages)
+        self.samples = check_count("samples", samples, least=FEWEST)
+        self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
+        self.max_bytes = check_count("max_bytes", max_bytes)
+        self.seed = check_count("seed", seed, least=0)
         self.layers, self.exclude, self.output_layers = layers, exclude, output_layers
         self.pooling = check_pooling(pooling)
-        self.samples, self.max_bytes, self.seed = samples, max_bytes, seed
-        self.every_n_epochs = every_n_epochs
-        self.name = name
-        self.reports: list[DimensionReport] = []
         self._options = DimensionOptions(delta, discard, estimator, per_class, seed=seed)
-        self._trainer: int | None = None
         self._warned: set[str] = set()
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start a history of its own in every Trainer that fits, under a name that no other monitor in it has."""
-        if stage == "fit" and self._trainer != id(trainer):
-            self._trainer = id(trainer)
-            self.reports.clear()
-        monitors = [c for c in trainer.callbacks if isinstance(c, DimensionMonitor)]  # type: ignore[attr-defined]
-        taken = {other.name for other in monitors[: monitors.index(self)]}
-        base, number = self.name, 2
-        while self.name in taken:
-            self.name, number = f"{base}-{number}", number + 1
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attach to the layers; those made in ``configure_model`` exist by now."""
-        tracker = self._attach(trainer, pl_module, [stage for stage in self.stages if stage != "test"])
-        check_output_layers(tracker.names, self.output_layers)
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keep rows of this batch, in the epochs that are measured."""
-        self._watch("train" if self._is_due(trainer) else None, batch)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure what training saw."""
-        super().on_train_epoch_end(trainer, pl_module)
-        self._close(trainer, pl_module, "train")
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attach to the layers, in a run of ``Trainer.validate``."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._attach(trainer, pl_module, ["val"])
-
-    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
-        """Keep rows of this batch, unless it is a sanity check."""
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        self._watch(None if trainer.sanity_checking or (fitting and not self._is_due(trainer)) else "val", batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure what validation saw."""
-        if not trainer.sanity_checking:
-            self._close(trainer, pl_module, "val")
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what loggers show, in a run of ``Trainer.validate``."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._write(trainer)
-        super().on_validation_end(trainer, pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attach to the layers."""
-        self._attach(trainer, pl_module, ["test"])
-
-    def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
-        """Keep rows of this batch."""
-        self._watch("test", batch)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure what the test saw."""
-        self._close(trainer, pl_module, "test")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what loggers show."""
-        self._write(trainer)
-        super().on_test_end(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what loggers show of all reports."""
-        self._write(trainer)
-        super().on_train_end(trainer, pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the model, and write what there is: a sweep's stop command and Ctrl-C end here."""
-        super().on_exception(trainer, pl_module, exception)
-        self._write(trainer)
-
     @property
-    def state_key(self) -> str:
-        """The key of this callback's state in a checkpoint: what is measured, so that two monitors keep apart."""
-        return self._generate_state_key(name=self.name, layers=self.layers, exclude=self.exclude, pooling=self.pooling)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the history."""
-        return {"reports": [report.to_state() for report in self.reports]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue a history; arguments stay those of this run."""
-        self.reports[:] = [DimensionReport.from_state(state) for state in state_dict["reports"]]
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Continue the history of the monitor of this name also where its other arguments have changed."""
-        states = checkpoint.get("callbacks", {})
-        if self.state_key not in states:
-            prefix = f"{type(self).__qualname__}{{'name': {self.name!r},"
-            for key in [key for key in states if key.startswith(prefix)]:
-                self.load_state_dict(states[key])
+    def reports(self) -> list[DimensionReport]:
+        """The report of every epoch and stage that was measured, oldest first."""
+        return super().reports
 
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[RowWindow]:
         # Ranks see different samples and draw different keys for them.
@@ -200,41 +101,46 @@ class DimensionMonitor(WatchingCallback):
             pooling=self.pooling,
         )
 
-    def _is_due(self, trainer: Trainer) -> bool:
-        return (trainer.current_epoch + 1) % self.every_n_epochs == 0
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
+        super()._prepare(trainer, pl_module, stages)
+        if self._tracker is not None and trainer.state.fn == TrainerFn.FITTING:
+            check_output_layers(self._tracker.names, self.output_layers)
 
-    def _watch(self, stage: str | None, batch: Any) -> None:
-        self._record(stage)
-        if self._tracker is not None and stage in self._tracker.windows:
-            window = self._tracker.windows[stage]
-            window.labels = label_rows(batch)
-            rows = input_rows(batch)
-            if rows is not None:
-                window.add(INPUT, rows)
-
-    def _close(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Measure the window of ``stage``, keep the report and log it; a collective call where there is a window."""
-        window = None if self._tracker is None else self._tracker.windows.get(stage)
-        # Which stages are watched and which epochs are due is the same on all ranks; what they saw may not be.
-        if window is None or (trainer.state.fn == TrainerFn.FITTING and not self._is_due(trainer)):
+    def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
+        window = self._window(stage)
+        if window is None or not self._is_due(trainer, trainer.current_epoch):
             return
+        super()._watch(trainer, pl_module, stage, batch)
+        window.labels = label_rows(batch)
+        rows = input_rows(batch)
+        if rows is not None:
+            window.add(INPUT, rows)
+
+    def _is_due(self, trainer: Trainer, epoch: int) -> bool:
+        return trainer.state.fn != TrainerFn.FITTING or (epoch + 1) % self.every_n_epochs == 0
+
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, *, epoch: int, partial: bool
+    ) -> Measured | None:
+        window = self._window(stage)
+        # Which stages are watched and which epochs are due is the same on all ranks; what they saw may not be.
+        if window is None or not self._is_due(trainer, epoch):
+            return None
         layers = window.dimensions(self._options, group=data_parallel_group(trainer))
         if trainer.is_global_zero:
             self._warn_about(window.refused)
-        window.reset()
         if not layers:
-            return
-        ran = [name for name in layers if name != INPUT]
+            return None
         report = DimensionReport(
             layers=layers,
             stage=stage,
-            epoch=trainer.current_epoch,
+            epoch=epoch,
             step=trainer.global_step,
             delta=self._options.delta,
-            output_layers=choose_output_layers(ran, self.output_layers),
+            output_layers=choose_output_layers([name for name in layers if name != INPUT], self.output_layers),
+            partial=partial,
         )
-        self.reports.append(report)
-        self._log(pl_module, _values(self.name, report))
+        return Measured(report, _values(self.name, report))
 
     def _warn_about(self, refused: Mapping[str, int]) -> None:
         new = {name: cost for name, cost in refused.items() if name not in self._warned}
@@ -246,38 +152,25 @@ class DimensionMonitor(WatchingCallback):
                 stacklevel=2,
             )
 
-    def _log(self, pl_module: LightningModule, values: Mapping[str, float]) -> None:
-        """Log ``values``, which are the same on all ranks: they need no further reduction."""
-        logger = bool(pl_module.trainer.loggers)
-        for key, value in values.items():
-            pl_module.log(
-                key, value, logger=logger, batch_size=1, sync_dist=True, rank_zero_only=True, add_dataloader_idx=False
-            )
-
-    def _write(self, trainer: Trainer) -> None:
-        """Write what loggers show of a whole run, once, on one rank."""
-        if not trainer.is_global_zero or not self.reports or not trainer.loggers:
-            return
-        step = logged_step(trainer)
-        records = [record for report in self.reports for record in report.to_records()]
+    def _write(self, trainer: Trainer, step: int) -> None:
+        records = [record for report in self._reports for record in report.to_records()]
         write_table(trainer.loggers, f"{self.name}/table", records, step=step)
-        try:
-            figures = {f"{self.name}/history": dimension_history_figure(self.reports)}
-            last = {report.stage: report for report in self.reports}
-            figures |= {f"{self.name}/{stage}/profile": dimension_figure(report) for stage, report in last.items()}
-        except ImportError as error:
-            warnings.warn(f"Pictures of dimensions are left out. {error}", stacklevel=2)
-            return
-        for key, figure in figures.items():
-            write_figure(trainer.loggers, key, figure, step=step)
+        draw = partial(dimension_history_figure, self._reports)
+        write_figure(trainer.loggers, f"{self.name}/history", draw, step=step)
+        for stage, report in {report.stage: report for report in self._reports}.items():
+            draw = partial(dimension_figure, report)
+            write_figure(trainer.loggers, f"{self.name}/{stage}/profile", draw, step=step)
+
+    def _load_progress(self, state: Mapping[str, Any]) -> None:
+        self._reports[:] = [DimensionReport.from_state(each) for each in state.get("reports", ())]
 
 
 def _values(name: str, report: DimensionReport) -> dict[str, float]:
-    """Return what is logged of ``report``, by key; missing numbers are left out."""
-    values = {f"{_key(layer)}": dimension.two_nn for layer, dimension in report.layers.items()}
+    """Return what is logged of ``report``, by key."""
+    values = {"last_hidden": report.last_hidden_dimension}
+    values |= {_key(layer): dimension.two_nn for layer, dimension in report.layers.items()}
     values |= {f"pca/{_key(layer)}": dimension.pca for layer, dimension in report.layers.items()}
-    values["last_hidden"] = report.last_hidden_dimension
-    return {f"{name}/{report.stage}/{key}": value for key, value in values.items() if not math.isnan(value)}
+    return {f"{name}/{report.stage}/{key}": value for key, value in values.items()}
 
 
 def _key(layer: str) -> str:

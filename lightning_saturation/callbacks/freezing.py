@@ -1,27 +1,30 @@
-"""Freeze training: layers that have come to rest cost no backward work any more."""
+"""Freeze training: layers that have stopped changing skip the backward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn.parallel import DistributedDataParallel
 
+from lightning_saturation.arguments import check_count, check_name, check_share
 from lightning_saturation.callbacks.blocks import Block, Freezer, find_blocks
 from lightning_saturation.callbacks.monitor import SaturationMonitor
-from lightning_saturation.callbacks.progress import fraction_done
 from lightning_saturation.callbacks.similarity import SimilarityMonitor
 from lightning_saturation.functional.plateau import projected_change
+from lightning_saturation.metrics.ranks import gather, together
 from lightning_saturation.report import saturation_series
+from lightning_saturation.training import Measured, Monitor
+from lightning_saturation.training.progress import data_parallel_group, fraction_done
 
 # A share of training is reached although its sum of batches is a rounding error short of it.
 _ROUNDING = 1e-9
 
 
-class FreezeTraining(Callback):
+class FreezeTraining(Monitor):
     """Freeze a network's layers during training, from the input upwards; the last one learns to the end.
 
     Frozen parameters need no gradient, so that backward passes end above them; optimizers leave them and their own
@@ -66,20 +69,16 @@ class FreezeTraining(Callback):
     ) -> None:
         if schedule not in ("linear", "converged"):
             raise ValueError(f"Expected `schedule` 'linear' or 'converged', got {schedule!r}.")
-        if not 0 < until <= 1:
-            raise ValueError(f"Expected `until` in (0, 1], got {until}.")
-        if not 0 < tolerance < 1:
-            raise ValueError(f"Expected `tolerance` in (0, 1), got {tolerance}.")
-        if patience < 1:
-            raise ValueError(f"Expected `patience` of at least 1, got {patience}.")
-        if window < 3:
-            raise ValueError(f"Expected `window` of at least 3 values to fit a line to, got {window}.")
-        self.schedule, self.blocks, self.until, self.monitor = schedule, blocks, until, monitor
-        self.tolerance, self.patience, self.window, self.name = tolerance, patience, window, name
+        super().__init__(name=name)
+        self.until = check_share("until", until)
+        self.tolerance = check_share("tolerance", tolerance, one=False)
+        self.patience = check_count("patience", patience)
+        self.window = check_count("window", window, least=3)
+        self.schedule, self.blocks, self.monitor = schedule, blocks, check_name(monitor)
         self.history: list[tuple[int, int]] = []
         """Step and number of frozen blocks, one entry for each freeze."""
         self._freezer: Freezer | None = None
-        self._resumed = 0
+        self._frozen_before = 0
         self._calm = 0
         self._seen = 0
         self._released = False
@@ -101,12 +100,15 @@ class FreezeTraining(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse strategies under which parameters cannot stop learning one by one."""
+        super().setup(trainer, pl_module, stage)
         if stage == "fit" and not isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
             kind = type(trainer.strategy).__name__
             raise ValueError(f"Expected a strategy that keeps whole parameters (one device or DDP), got {kind}.")
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         """Find the blocks; those of an earlier fit are let go."""
+        if "train" not in stages:
+            return
         if self._freezer is not None:
             self._freezer.undo()
         self._freezer = Freezer(find_blocks(pl_module, self.blocks))
@@ -118,45 +120,42 @@ class FreezeTraining(Callback):
         if self.schedule == "converged":
             self._source(trainer)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up where a checkpoint left off."""
-        if trainer.global_step == 0:
-            self.history, self._calm, self._seen, self._resumed = [], 0, 0, 0
-        self._freeze(trainer, self._resumed)
+        if not self._resumed:
+            self.history, self._calm, self._seen, self._frozen_before = [], 0, 0, 0
+        self._freeze(trainer, self._frozen_before)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
         """Freeze what is due."""
         freezer = self._freezer
-        if freezer is None or self._released:
+        if freezer is None or self._released or stage != "train":
             return
-        if self.schedule == "linear":
-            self._freeze(trainer, self._due(trainer, len(freezer.blocks)))
+        due = self._due(trainer, len(freezer.blocks)) if self.schedule == "linear" else 0
+        if due > freezer.count:
+            with together(data_parallel_group(trainer)):
+                self._freeze(trainer, due)
         freezer.hold()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what stands still."""
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, *, epoch: int, partial: bool
+    ) -> Measured | None:
         freezer = self._freezer
-        if freezer is None:
-            return
+        if freezer is None or stage != "train":
+            return None
         if self.schedule == "converged" and not self._released:
             self._judge(trainer, freezer)
-        for key, value in {"layers": freezer.count, "parameters": freezer.parameters}.items():
-            pl_module.log(f"{self.name}/{key}", float(value), batch_size=1, sync_dist=True, rank_zero_only=True)
+        values = {"layers": freezer.count, "parameters": freezer.parameters}
+        return Measured(None, {f"{self.name}/{key}": float(value) for key, value in values.items()})
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return progress, not configuration."""
+    def _progress(self) -> dict[str, Any]:
         count = 0 if self._freezer is None else self._freezer.count
         return {"frozen": count, "calm": self._calm, "seen": self._seen, "history": self.history}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the progress of an earlier run."""
-        self._resumed, self._calm, self._seen = state_dict["frozen"], state_dict["calm"], state_dict["seen"]
-        self.history = [(int(step), int(count)) for step, count in state_dict["history"]]
-
-    @property
-    def state_key(self) -> str:
-        """The key of this callback's state in a checkpoint."""
-        return self._generate_state_key(name=self.name)
+    def _load_progress(self, state: Mapping[str, Any]) -> None:
+        self._frozen_before, self._calm = state.get("frozen", 0), state.get("calm", 0)
+        self._seen = state.get("seen", 0)
+        self.history = [(int(step), int(count)) for step, count in state.get("history", ())]
 
     def _due(self, trainer: Trainer, blocks: int) -> int:
         """Return how many blocks the linear schedule has frozen by now; it ends with one that learns."""
@@ -189,12 +188,11 @@ class FreezeTraining(Callback):
         watched = [series[name] for name in freezer.blocks[freezer.count].layers if name in series]
         # A block without a watched layer goes with the one below it.
         self._calm = self._calm + 1 if all(self._at_rest(values, source) for values in watched) else 0
-        calm = trainer.strategy.reduce_boolean_decision(self._calm >= self.patience)
-        if calm:
+        if all(gather(self._calm >= self.patience, data_parallel_group(trainer))):
             self._calm = 0
             self._freeze(trainer, freezer.count + 1)
 
-    def _at_rest(self, values: Sequence[float], source: Callback) -> bool:
+    def _at_rest(self, values: Sequence[float], source: Monitor) -> bool:
         if isinstance(source, SimilarityMonitor):
             return bool(values) and values[-1] >= 1 - self.tolerance
         change = projected_change(values, horizon=None, window=self.window)

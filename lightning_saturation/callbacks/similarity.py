@@ -5,40 +5,58 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
-from lightning_saturation.callbacks.probing import probe_batches
-from lightning_saturation.callbacks.progress import fraction_done, learning_rates, logged_step
+from lightning_saturation.arguments import check_count, check_share
 from lightning_saturation.callbacks.stopping import rule_for
 from lightning_saturation.capture import select_layers
 from lightning_saturation.functional.plateau import Plateau, projected_change, rates_changed
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.functional.spectrum import check_delta
 from lightning_saturation.loggers import write_figure, write_table
+from lightning_saturation.metrics.ranks import gather, together
 from lightning_saturation.report.dynamics import LearningDynamics
 from lightning_saturation.tracking.compare import DEFAULT_DELTA
-from lightning_saturation.tracking.probes import PROBE_POOLINGS, Rows, compare_rows, compare_same_layers, represent
+from lightning_saturation.tracking.probes import PROBE_POOLINGS, Rows, compare_rows, compare_same_layers
 from lightning_saturation.tracking.views import Method, check_method
+from lightning_saturation.training import Measured, Monitor
+from lightning_saturation.training.probe_batches import ProbeBatches
+from lightning_saturation.training.probe_forward import represent_probes, weights_of
+from lightning_saturation.training.progress import data_parallel_group, fraction_done, learning_rates
 
 _SUMMARIES = ("average", "train")
 
 
-class SimilarityMonitor(Callback):
+class _Window(NamedTuple):
+    """What one window adds to the history."""
+
+    epoch: int
+    values: dict[str, float]
+    rows: Rows
+    rates: tuple[float, ...]
+    since: int
+    plateau: Plateau
+
+
+class SimilarityMonitor(Monitor):
     """Keep what the layers make of a fixed probe set while the network learns, and show how they come to rest.
 
     After every ``every_n_epochs`` epochs each layer is compared with itself one window earlier: ``similarity/{layer}``
     and ``similarity/average`` are logged, and ``similarity/train/drift``, the largest change that any layer has made or
     is projected to make by the end of training, which :class:`SaturationStopping` and :class:`FreezeTraining` can watch
     with ``name="similarity"``. At the end of training ``dynamics`` holds, for each share of training in ``at``, the
-    matrix of the layers then × the layers at the end, and loggers get the picture. The probe set passes through the
-    model in evaluation mode, outside of the training step; no random number of the run is drawn, and batch norm
-    statistics stand still.
+    matrix of the layers then × the layers at the end, and loggers get the picture.
+
+    Probes pass through the model in evaluation mode, outside of the training step, in the run's precision; no random
+    number of the run is drawn, and batch norm statistics stand still. They pass through ``forward``, which gets as much
+    of a batch as it takes; where the module has none, or it fails, through the step that the run calls, on a copy.
 
     Memory is that of one row per probe and layer, in float32, for each share in ``at`` and for the last window; a
-    checkpoint holds them too.
+    checkpoint holds them too, and the probes where these are at most 64 MiB.
 
     Args:
         layers: names or globs to compare, None for all; see :func:`select_layers`.
@@ -46,7 +64,8 @@ class SimilarityMonitor(Callback):
         method: ``"svcca"``, ``"pwcca"``, ``"cka"`` or ``"debiased_cka"``.
         delta: share of variance to keep; None is 0.99 for SVCCA, everything otherwise.
         pooling: how outputs become one row per sample.
-        probes: batches of inputs; None takes the first validation samples, or training samples where there are none.
+        probes: batches of inputs, or a tensor of them; None takes the first samples that training delivers. No loader
+            is ever read a second time: the run would get other batches.
         samples: how many probes to use at most. Several times the layers' widths, else correlations mean little.
         at: shares of training, in [0, 1], whose layers are kept; the end is always among them.
         every_n_epochs: epochs of a window.
@@ -75,93 +94,165 @@ class SimilarityMonitor(Callback):
             raise ValueError(f"Expected `method` to be a similarity of rows, got {method!r}.")
         if pooling not in PROBE_POOLINGS:
             raise ValueError(f"Expected `pooling` to be one of {PROBE_POOLINGS}, got {pooling!r}.")
-        if not all(0 <= share <= 1 for share in at):
-            raise ValueError(f"Expected shares `at` in [0, 1], got {at}.")
-        if samples < 2:
-            raise ValueError(f"Expected at least 2 `samples`, got {samples}.")
-        if every_n_epochs < 1:
-            raise ValueError(f"Expected `every_n_epochs` of at least 1, got {every_n_epochs}.")
-        if not name:
-            raise ValueError(f"Expected a `name` to begin the metric keys with, got {name!r}.")
+        super().__init__(name=name)
+        self.samples = check_count("samples", samples, least=2)
+        self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
+        self.at = tuple(sorted({*(check_share("at", share, zero=True) for share in at), 1.0}))
         self.layers, self.exclude, self.pooling = layers, exclude, pooling
         self.method = method
         self.delta = DEFAULT_DELTA.get(method) if delta is None else check_delta(delta)
-        self.probes, self.samples = probes, samples
-        self.at = tuple(sorted({*at, 1.0}))
-        self.every_n_epochs, self.name = every_n_epochs, name
+        self.probes = probes
         self.dynamics: LearningDynamics | None = None
         self.series: dict[str, list[float]] = {}
         self.epochs: list[int] = []
         self.plateaus: Mapping[str, Sequence[Plateau]] = {"train": []}
         self.snapshots: dict[float, Rows] = {}
+        self._probes = ProbeBatches(None, self.samples)
+        # Weights with which the comparison begins, until there are probes to run through them.
+        self._baseline: dict[str, Tensor] | None = None
         self._last: Rows = {}
+        self._final: Rows = {}
         self._rates: tuple[float, ...] = ()
         self._since = 0
-        self._batches: list[Any] = []
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the layers' names before anything else costs time."""
-        select_layers(pl_module, self.layers, self.exclude)
+    kept = ("series", "epochs", "plateaus", "snapshots", "_last", "_rates", "_since")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the probes, and keep the layers as they are before the first step."""
-        self._batches = probe_batches(trainer, self.probes, self.samples)
-        self.dynamics = None
-        if trainer.global_step == 0:
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
+        if "train" in stages:
+            select_layers(pl_module, self.layers, self.exclude)  # raises for names that do not exist
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.dynamics, self._final = None, {}
+        if not self._resumed:
             self.series, self.epochs, self.snapshots, self._since = {}, [], {}, 0
-            self.plateaus = {"train": []}
+            self.plateaus, self._last = {"train": []}, {}
             self._rates = learning_rates(trainer)
-            self._last = self._represent(trainer, pl_module)
-            if self.at[0] == 0:
-                self.snapshots[0.0] = self._last
-        elif not self._last:
-            self._last = self._represent(trainer, pl_module)
+            self._probes = ProbeBatches(self.probes, self.samples)
+            self._baseline = weights_of(pl_module)
+        elif not self._last and self._baseline is None:
+            self._baseline = weights_of(pl_module)
+        if self.probes is None:
+            if not self._probes.batches:
+                self._probes.share(trainer.world_size)
+        else:
+            self._meet_probes(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+    def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
+        if stage == "train" and not self._probes.are_complete:
+            self._probes.take(batch)
+
+    def _meet_probes(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make sure that there are probes, and what the untrained network makes of them; a collective call."""
+        if self._baseline is None:
+            return
+        if self.probes is None:
+            self._probes.agree(data_parallel_group(trainer))
+        if not self._probes.batches:
+            raise ValueError("Expected `probes` or training data with at least one sample, got none.")
+        self._last = self._represent(trainer, pl_module, self._baseline)
+        self._baseline = None
+        if self.at[0] == 0 and not self.epochs:
+            self.snapshots = {0.0: self._last}
+
+    def _after_batch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the layers where a chosen share of training is reached."""
         due = [share for share in self.at if share not in self.snapshots and 0 < share < 1]
         if due and (fraction_done(trainer) or 0.0) >= due[0]:
-            rows = self._represent(trainer, pl_module)
-            done = fraction_done(trainer) or 0.0
-            self.snapshots |= {share: rows for share in due if share <= done}
+            with together(data_parallel_group(trainer)):
+                self._meet_probes(trainer, pl_module)
+                rows = self._represent(trainer, pl_module)
+                done = fraction_done(trainer) or 0.0
+                self.snapshots = {**self.snapshots, **{share: rows for share in due if share <= done}}
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, *, epoch: int, partial: bool
+    ) -> Measured | None:
         """Compare every layer with itself one window earlier."""
-        if (trainer.current_epoch + 1) % self.every_n_epochs:
-            return
+        if stage != "train" or (epoch + 1) % self.every_n_epochs:
+            return None
+        self._meet_probes(trainer, pl_module)
         rows = self._represent(trainer, pl_module)
-        values = self._compared(trainer, rows)
-        self._last = rows
+        # Replicas may differ in the last digits, decisions that rest on these values must not.
+        group = data_parallel_group(trainer)
+        values = gather(compare_same_layers(self._last, rows, method=self.method, delta=self.delta), group)[0]
         rates = learning_rates(trainer)
-        if rates_changed(self._rates, rates):
-            self._since = len(self.epochs)
-        self._rates = rates
-        self.epochs.append(trainer.current_epoch)
-        for layer, value in values.items():
-            self.series.setdefault(layer, []).append(value)
-        plateau = self._judge(trainer)
-        self.plateaus["train"].append(plateau)  # type: ignore[attr-defined]
+        since = len(self.epochs) if rates_changed(self._rates, rates) else self._since
+        series = self._extended(values)
+        plateau = self._judge(trainer, series, since)
+        logged = {}
         known = [value for value in values.values() if not math.isnan(value)]
-        logged = {layer if layer not in _SUMMARIES else f"layer {layer}": value for layer, value in values.items()}
-        logged = {key.replace("/", "_"): value for key, value in logged.items() if not math.isnan(value)}
         if known:
             logged["average"] = math.fsum(known) / len(known)
         logged |= {"train/drift": plateau.drift, "train/converged": float(plateau.converged)}
-        for key, value in logged.items():
-            self._log(pl_module, f"{self.name}/{key}", value)
+        logged |= {_layer_key(layer): value for layer, value in values.items()}
+        window = _Window(epoch, values, rows, rates, since, plateau)
+        return Measured(None, {f"{self.name}/{key}": value for key, value in logged.items()}, window)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare what was kept with the layers at the end, and show it."""
-        self._finish(trainer, pl_module)
+    def _keep(self, measured: Measured) -> None:
+        window: _Window = measured.judged
+        self.series = self._extended(window.values)
+        self.epochs = [*self.epochs, window.epoch]
+        self.plateaus = {"train": [*self.plateaus["train"], window.plateau]}
+        self._last, self._rates, self._since = window.rows, window.rates, window.since
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Show what there is: Ctrl-C and a sweep's stop command end here."""
-        # What failed may be the model itself or another rank: the last window stands for the end.
-        if self._batches and self._last and trainer.global_step:
-            self._show(trainer, self._last)
+    def _extended(self, values: Mapping[str, float]) -> dict[str, list[float]]:
+        return {name: [*self.series.get(name, ()), values[name]] for name in values} | {
+            name: old for name, old in self.series.items() if name not in values
+        }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return progress: series, kept rows, and the last window's."""
+    def _judge(self, trainer: Trainer, series: Mapping[str, Sequence[float]], since: int) -> Plateau:
+        """Return by how much the watched layers changed in the last window or may still, by the stopper's rule."""
+        rule = rule_for(trainer, self.name, "train")
+        done = fraction_done(trainer)
+        windows = len(self.epochs) + 1
+        horizon = None if not done else windows * (1 - done) / done
+        changes = []
+        for layer, values in series.items():
+            if rule.watches(layer):
+                recent = [value for value in values[since:] if not math.isnan(value)]
+                made = 1 - recent[-1] if recent else 1.0
+                changes.append(max(made, projected_change(recent, horizon=horizon, window=rule.window)))
+        drift = max(changes, default=1.0)
+        return Plateau(drift, windows - since >= rule.window and drift < rule.tolerance)
+
+    def _end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._meet_probes(trainer, pl_module)
+        self._final = self._represent(trainer, pl_module)
+
+    def _represent(
+        self, trainer: Trainer, pl_module: LightningModule, weights: Mapping[str, Tensor] | None = None
+    ) -> Rows:
+        return represent_probes(
+            trainer,
+            pl_module,
+            self._probes.batches,
+            weights=weights,
+            layers=self.layers,
+            exclude=self.exclude,
+            pooling=self.pooling,
+        )
+
+    def _finish(self, trainer: Trainer) -> None:
+        """Compare what was kept with the layers at the end, and show it; where a run failed, with the last window's."""
+        final = self._final or self._last
+        if final:
+            with self._guard("compare its layers with those at the end"):
+                kept = {**self.snapshots, 1.0: final} if trainer.is_global_zero else {}
+                compare = partial(compare_rows, method=self.method, delta=self.delta)
+                panes = {share: compare(rows, final) for share, rows in sorted(kept.items())}
+                self.dynamics = LearningDynamics(panes, self.series, self.epochs)
+        super()._finish(trainer)
+
+    def _reports_to_write(self) -> bool:
+        return self.dynamics is not None and bool(self.dynamics.panes)
+
+    def _write(self, trainer: Trainer, step: int) -> None:
+        key, dynamics = f"{self.name}/learning_dynamics", self.dynamics
+        if dynamics is not None:
+            write_table(trainer.loggers, f"{key}_table", dynamics.to_records(), step=step)
+            write_figure(trainer.loggers, key, dynamics.plot, step=step)
+
+    def _progress(self) -> dict[str, Any]:
         return {
             "series": self.series,
             "epochs": self.epochs,
@@ -170,79 +261,28 @@ class SimilarityMonitor(Callback):
             "plateaus": [tuple(plateau) for plateau in self.plateaus["train"]],
             "snapshots": self.snapshots,
             "last": self._last,
+            "probes": self._probes.to_state() if self.probes is None else None,
+            "baseline": self._baseline,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the progress of an earlier run; arguments stay those of this one."""
-        self.series, self.epochs = state_dict["series"], state_dict["epochs"]
-        self._since, self._rates = state_dict["since"], tuple(state_dict["rates"])
-        self.plateaus = {"train": [Plateau(*plateau) for plateau in state_dict["plateaus"]]}
-        self.snapshots, self._last = state_dict["snapshots"], state_dict["last"]
-
-    @property
-    def state_key(self) -> str:
-        """The key of this callback's state in a checkpoint."""
-        return self._generate_state_key(name=self.name)
-
-    def _represent(self, trainer: Trainer, pl_module: LightningModule) -> Rows:
-        with trainer.strategy.precision_plugin.forward_context():
-            return represent(
-                pl_module,
-                [_on(batch, pl_module.device) for batch in self._batches],
-                layers=self.layers,
-                exclude=self.exclude,
-                pooling=self.pooling,
+    def _load_progress(self, state: Mapping[str, Any]) -> None:
+        self.series, self.epochs = dict(state.get("series", {})), list(state.get("epochs", ()))
+        self._since, self._rates = state.get("since", 0), tuple(state.get("rates", ()))
+        self.plateaus = {"train": [Plateau(*plateau) for plateau in state.get("plateaus", ())]}
+        self.snapshots, self._last = dict(state.get("snapshots", {})), dict(state.get("last", {}))
+        self._baseline = state.get("baseline")
+        self._probes = ProbeBatches(self.probes, self.samples)
+        if self.probes is None and state.get("probes"):
+            self._probes.load_state(state["probes"])
+        elif self._last and self._probes.total != len(next(iter(self._last.values()))):
+            self.snapshots, self._last, self._baseline = {}, {}, None
+            warnings.warn(
+                f"{type(self).__name__} cannot go on with the probes of the checkpoint: it holds none, or others than"
+                " `probes`. Layers are compared from here on only; pass the same `probes` to both runs to go on.",
+                stacklevel=2,
             )
 
-    def _compared(self, trainer: Trainer, rows: Rows) -> dict[str, float]:
-        values = compare_same_layers(self._last, rows, method=self.method, delta=self.delta)
-        # Replicas may differ in the last digits, decisions that rest on these values must not.
-        return trainer.strategy.broadcast(values)
 
-    def _judge(self, trainer: Trainer) -> Plateau:
-        """Return by how much the watched layers changed in the last window or may still, by the stopper's rule."""
-        rule = rule_for(trainer, self.name, "train")
-        done = fraction_done(trainer)
-        windows = len(self.epochs)
-        horizon = None if not done else windows * (1 - done) / done
-        changes = []
-        for layer, values in self.series.items():
-            if rule.watches(layer):
-                recent = [value for value in values[self._since :] if not math.isnan(value)]
-                made = 1 - recent[-1] if recent else 1.0
-                changes.append(max(made, projected_change(recent, horizon=horizon, window=rule.window)))
-        drift = max(changes, default=1.0)
-        return Plateau(drift, windows - self._since >= rule.window and drift < rule.tolerance)
-
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._batches:
-            self._show(trainer, self._represent(trainer, pl_module))
-
-    def _show(self, trainer: Trainer, final: Rows) -> None:
-        kept = {**self.snapshots, 1.0: final}
-        panes = {}
-        if trainer.is_global_zero:
-            for share, rows in sorted(kept.items()):
-                panes[share] = compare_rows(rows, final, method=self.method, delta=self.delta)
-        self.dynamics = LearningDynamics(panes, self.series, self.epochs)
-        if not panes:
-            return
-        key, step = f"{self.name}/learning_dynamics", logged_step(trainer)
-        write_table(trainer.loggers, f"{key}_table", self.dynamics.to_records(), step=step)
-        if trainer.loggers:
-            try:
-                write_figure(trainer.loggers, key, self.dynamics.plot(), step=step)
-            except ImportError as error:
-                warnings.warn(f"No picture of the learning dynamics: {error}", stacklevel=2)
-
-    def _log(self, pl_module: LightningModule, key: str, value: float) -> None:
-        pl_module.log(key, value, batch_size=1, sync_dist=True, rank_zero_only=True)
-
-
-def _on(batch: Any, device: torch.device) -> Any:
-    """Return ``batch`` with its tensors, however deep, on ``device``."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: _on(value, device) for key, value in batch.items()}
-    return [_on(value, device) for value in batch] if isinstance(batch, list) else batch
+def _layer_key(layer: str) -> str:
+    key = layer.replace("/", "_")
+    return f"layer {key}" if key in _SUMMARIES else key

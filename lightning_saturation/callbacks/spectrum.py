@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_saturation.callbacks.progress import data_parallel_group, learning_rates, logged_step
+from lightning_saturation.arguments import check_count
 from lightning_saturation.capture.shapes import InputShapes
 from lightning_saturation.functional.density import check_options
-from lightning_saturation.loggers import write_figure, write_scalars, write_table
+from lightning_saturation.loggers import write_figure, write_table
 from lightning_saturation.plots.spectra import evolution_figure, histogram_figure, norms_figure
 from lightning_saturation.report import SpectrumReport
 from lightning_saturation.tracking import operator_layers, spectra_over_ranks
+from lightning_saturation.training import Measured, Monitor
+from lightning_saturation.training.progress import data_parallel_group, learning_rates
 
 _QUANTITIES = ("largest_eigenvalue", "stable_rank", "decay_exponent")
 _MOST_STRIPS = 6
 
 
-class SpectrumMonitor(Callback):
+class SpectrumMonitor(Monitor):
     """Measure the eigenvalues of every layer as a linear operator: before training, and every ``every_n_epochs``.
 
     The first forward pass of training tells the layers' input shapes; the hooks for it leave with its batch. A
@@ -66,100 +68,66 @@ class SpectrumMonitor(Callback):
         progress: bool = True,
         name: str = "spectrum",
     ) -> None:
+        super().__init__(name=name)
+        self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
         self._options: dict[str, Any] = {
-            "bins": bins,
-            "spikes": spikes,
-            "probes": probes,
-            "degree": degree,
-            "seed": seed,
+            "bins": check_count("bins", bins),
+            "spikes": check_count("spikes", spikes, least=0),
+            "probes": check_count("probes", probes, optional=True),
+            "degree": check_count("degree", degree),
+            "seed": check_count("seed", seed, least=0),
         }
-        check_options(every_n_epochs=every_n_epochs, seconds=seconds, **self._options)
-        if not name:
-            raise ValueError(f"Expected a `name` to begin the metric keys with, got {name!r}.")
+        check_options(seconds=seconds, **self._options)
         self.layers = layers
         self.exclude = exclude
-        self.every_n_epochs = every_n_epochs
         self.seconds = seconds
         self.progress = progress
-        self.name = name
-        self.reports: list[SpectrumReport] = []
         self._watched: InputShapes | None = None
         self._shapes: dict[str, set[tuple[int, ...]]] = {}
-        self._trainer: int | None = None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start a history of its own in every Trainer that fits."""
-        if stage == "fit" and self._trainer != id(trainer):
-            self._trainer = id(trainer)
-            self.reports.clear()
+    @property
+    def reports(self) -> list[SpectrumReport]:
+        """The report of every measurement, oldest first; epoch 0 is the untrained network."""
+        return super().reports
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that the layers exist; those made in ``configure_model`` do by now."""
-        operator_layers(pl_module, self.layers, self.exclude)
-        self._shapes = {}
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
+        if "train" in stages:
+            operator_layers(pl_module, self.layers, self.exclude)  # raises for names that do not exist
+            if not self._resumed:
+                self._shapes = {}
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look at the shapes of the first batch."""
-        if not self._shapes and self._watched is None:
+    def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
+        if stage == "train" and not self._shapes and self._watched is None:
             self._watched = InputShapes(pl_module, operator_layers(pl_module, self.layers, self.exclude))
             self._watched.attach()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Measure the untrained network, between the first forward pass and the first change of a weight."""
-        if self._watched is not None:
-            self._leave()
-            if trainer.global_step == 0 and not self.reports:
-                self._measure(trainer, pl_module, epoch=0)
+        if self._watched is None:
+            return
+        with self._guard("watch a batch"):
+            self._look_away()
+        if trainer.global_step == 0 and not self._reports:
+            measured = self._close(trainer, pl_module, "train", epoch=-1, partial=False)
+            if measured is not None:
+                self._log(trainer, None, measured, inside_batch=True)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Leave the model where there was no backward pass."""
-        self._leave()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, where it is time."""
-        epoch = trainer.current_epoch + 1
-        last = trainer.should_stop or epoch == trainer.max_epochs
-        if self._shapes and (epoch % self.every_n_epochs == 0 or last):
-            self._measure(trainer, pl_module, epoch=epoch)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what loggers show of all reports."""
-        self._write(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the model, and write what there is."""
-        self._leave()
-        self._write(trainer)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the model."""
-        self._leave()
-
-    @property
-    def state_key(self) -> str:
-        """The key of this callback's state in a checkpoint."""
-        return self._generate_state_key(name=self.name)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the history."""
-        return {"reports": [report.to_state() for report in self.reports]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue a history; arguments stay those of this run."""
-        self.reports[:] = [SpectrumReport.from_state(state) for state in state_dict["reports"]]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_watched": None}  # a copy watches nothing
+    def _look_away(self) -> None:
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            watched.detach()
+            self._shapes = watched.shapes
 
     def _leave(self) -> None:
-        if self._watched is not None:
-            self._watched.detach()
-            self._shapes, self._watched = self._watched.shapes, None
+        self._look_away()
 
-    def _measure(self, trainer: Trainer, pl_module: LightningModule, *, epoch: int) -> None:
-        """Measure now; a collective call."""
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, *, epoch: int, partial: bool
+    ) -> Measured | None:
+        done = epoch + 1
+        due = done % self.every_n_epochs == 0 or trainer.should_stop or done == trainer.max_epochs
+        if not self._shapes or not due or stage != "train":
+            return None
         report = spectra_over_ranks(
             operator_layers(pl_module, self.layers, self.exclude),
             self._shapes,
@@ -168,43 +136,41 @@ class SpectrumMonitor(Callback):
             progress=self.progress,
             group=data_parallel_group(trainer),
         )
-        report = replace(report, epoch=epoch, step=trainer.global_step, learning_rates=learning_rates(trainer))
-        first = not self.reports
-        self.reports.append(report)
+        report = replace(report, epoch=done, step=trainer.global_step, learning_rates=learning_rates(trainer))
+        if not self._reports and report.missing and trainer.is_global_zero:
+            reasons = "; ".join(f"{layer}: {reason}" for layer, reason in report.missing.items())
+            warnings.warn(f"No spectrum of these layers: {reasons}", stacklevel=2)
         values = {
             f"{self.name}/{quantity}/{record['layer'].replace('/', '_')}": float(record[quantity])
             for record in report.to_records()
             for quantity in _QUANTITIES
             if record[quantity] is not None
         }
-        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
-        if trainer.is_global_zero:
-            if first and report.missing:
-                reasons = "; ".join(f"{layer}: {reason}" for layer, reason in report.missing.items())
-                warnings.warn(f"No spectrum of these layers: {reasons}", stacklevel=2)
-            step = logged_step(trainer)
-            write_scalars(trainer.loggers, values, step=step)
-            if report.layers:
-                self._draw(trainer, f"{self.name}/histograms", step, histogram_figure, report)
+        return Measured(report, values)
 
-    def _write(self, trainer: Trainer) -> None:
-        """Write what loggers show of a whole run, once, on one rank."""
-        known = [report for report in self.reports if report.layers]
-        if not trainer.is_global_zero or not known or not trainer.loggers:
+    def _write_window(self, trainer: Trainer, measured: Measured, step: int) -> None:
+        if measured.report.layers:
+            draw = partial(histogram_figure, measured.report)
+            write_figure(trainer.loggers, f"{self.name}/histograms", draw, step=step)
+
+    def _write(self, trainer: Trainer, step: int) -> None:
+        known = [report for report in self._reports if report.layers]
+        if not known:
             return
-        step = logged_step(trainer)
-        write_table(trainer.loggers, f"{self.name}/table", [r for it in known for r in it.to_records()], step=step)
-        self._draw(trainer, f"{self.name}/norms", step, norms_figure, known)
+        records = [record for report in known for record in report.to_records()]
+        write_table(trainer.loggers, f"{self.name}/table", records, step=step)
+        write_figure(trainer.loggers, f"{self.name}/norms", partial(norms_figure, known), step=step)
         layers = list(known[-1].layers)
         for layer in layers if len(layers) <= _MOST_STRIPS else [*layers[:1], *layers[1 - _MOST_STRIPS :]]:
-            self._draw(
-                trainer, f"{self.name}/evolution/{layer.replace('/', '_')}", step, evolution_figure, known, layer
-            )
+            key = f"{self.name}/evolution/{layer.replace('/', '_')}"
+            write_figure(trainer.loggers, key, partial(evolution_figure, known, layer), step=step)
 
-    def _draw(self, trainer: Trainer, key: str, step: int, figure: Any, *args: Any) -> None:
-        if not trainer.loggers:
-            return
-        try:
-            write_figure(trainer.loggers, key, figure(*args), step=step)
-        except ImportError as error:
-            warnings.warn(f"Pictures of spectra are left out. {error}", stacklevel=2)
+    def _progress(self) -> dict[str, Any]:
+        return {**super()._progress(), "shapes": {name: sorted(each) for name, each in self._shapes.items()}}
+
+    def _load_progress(self, state: Mapping[str, Any]) -> None:
+        self._shapes = {name: {*map(tuple, each)} for name, each in state.get("shapes", {}).items()}
+        self._reports[:] = [SpectrumReport.from_state(each) for each in state.get("reports", ())]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_watched": None}  # a copy watches nothing

@@ -10,7 +10,12 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_saturation.arguments import check_count, check_name
 from lightning_saturation.functional.plateau import Plateau, PlateauRule
+from lightning_saturation.metrics.ranks import gather, together
+from lightning_saturation.training.guard import Guard
+from lightning_saturation.training.monitor import VERSION
+from lightning_saturation.training.progress import data_parallel_group
 
 
 @runtime_checkable
@@ -54,15 +59,16 @@ class SaturationStopping(EarlyStopping):
     ) -> None:
         if stage not in ("train", "val"):
             raise ValueError(f"Expected `stage` to be 'train' or 'val', got {stage!r}.")
+        check_count("patience", patience)
+        check_count("min_epochs", min_epochs, optional=True)
         watched = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
         self.rule = PlateauRule(tolerance, window, watched)
-        if patience < 1:
-            raise ValueError(f"Expected `patience` of at least 1, got {patience}.")
-        super().__init__(monitor=f"{name}/{stage}/drift", mode="min", patience=patience, strict=False)
+        super().__init__(monitor=f"{check_name(name)}/{stage}/drift", mode="min", patience=patience, strict=False)
         self.stage = stage
         self.min_epochs = min_epochs
         self.name = name
         self._judged = 0
+        self._guard = Guard(type(self).__name__)
 
     @property
     def state_key(self) -> str:
@@ -78,7 +84,8 @@ class SaturationStopping(EarlyStopping):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge windows from here on only."""
-        self._judged = len(self._source(trainer).plateaus[self.stage])
+        with self._guard("begin"):
+            self._judged = len(self._source(trainer).plateaus[self.stage])
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Decide, where a window closed with this batch."""
@@ -94,22 +101,29 @@ class SaturationStopping(EarlyStopping):
             self._decide(trainer)
 
     def _decide(self, trainer: Trainer) -> None:
-        plateaus = self._source(trainer).plateaus[self.stage]
-        if len(plateaus) == self._judged:
-            return
-        self._judged = len(plateaus)
-        self.wait_count = self.wait_count + 1 if plateaus[-1].converged else 0
-        stop = self.wait_count >= self.patience and trainer.current_epoch + 1 >= (self.min_epochs or 0)
-        # `should_stop` is local: one rank that stops alone leaves the others waiting for it.
-        if trainer.strategy.reduce_boolean_decision(stop, all=False):
-            trainer.should_stop = True
-            self.stopped_epoch = trainer.current_epoch
-            self.stopping_reason_message = (
-                f"Saturation has settled after epoch {trainer.current_epoch}: for {self.wait_count} windows no watched"
-                f" layer was projected to change by {self.rule.tolerance} until the end of training"
-                f" ({self.monitor} = {plateaus[-1].drift:.4f}). Training stops."
-            )
-            rank_zero_info(self.stopping_reason_message)
+        with self._guard("judge a window"):
+            plateaus = self._source(trainer).plateaus[self.stage]
+            if len(plateaus) == self._judged:
+                return
+            group = data_parallel_group(trainer)
+            with together(group):
+                self._judged = len(plateaus)
+                self.wait_count = self.wait_count + 1 if plateaus[-1].converged else 0
+                stop = self.wait_count >= self.patience and trainer.current_epoch + 1 >= (self.min_epochs or 0)
+                # `should_stop` is local: one rank that stops alone leaves the others waiting for it.
+                agreed = any(gather(stop, group))
+            if agreed:
+                self._stop(trainer, plateaus[-1].drift)
+
+    def _stop(self, trainer: Trainer, drift: float) -> None:
+        trainer.should_stop = True
+        self.stopped_epoch = trainer.current_epoch
+        self.stopping_reason_message = (
+            f"Saturation has settled after epoch {trainer.current_epoch}: for {self.wait_count} windows no watched"
+            f" layer was projected to change by {self.rule.tolerance} until the end of training"
+            f" ({self.monitor} = {drift:.4f}). Training stops."
+        )
+        rank_zero_info(self.stopping_reason_message)
 
     def _source(self, trainer: Trainer) -> WatchesConvergence:
         watching = [c for c in trainer.callbacks if isinstance(c, WatchesConvergence)]  # type: ignore[attr-defined]
@@ -123,12 +137,12 @@ class SaturationStopping(EarlyStopping):
 
     def state_dict(self) -> dict[str, Any]:
         """Return progress, not configuration: a resumed run honours its own arguments."""
-        return {"wait_count": self.wait_count, "stopped_epoch": self.stopped_epoch}
+        return {"version": VERSION, "wait_count": self.wait_count, "stopped_epoch": self.stopped_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the progress of an earlier run."""
-        self.wait_count = state_dict["wait_count"]
-        self.stopped_epoch = state_dict["stopped_epoch"]
+        self.wait_count = state_dict.get("wait_count", 0)
+        self.stopped_epoch = state_dict.get("stopped_epoch", 0)
 
 
 def rule_for(trainer: Trainer, name: str, stage: str) -> PlateauRule:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor
+
+MOST_CARRIED = 2**27
+"""Bytes of an open window that a checkpoint may hold."""
 
 
 class LayerWindow(ABC):
@@ -60,6 +63,32 @@ class LayerWindow(ABC):
         self.seen.clear()
         self._forget()
 
+    def to_state(self) -> dict[str, Any] | None:
+        """Return all that was kept, for a checkpoint, or None where that would take more than 128 MiB."""
+        layers: dict[str, Any] = {}
+        for name in self.seen:
+            layers[name] = self._layer_state(name)
+            if sum(_bytes(layer) for layer in layers.values()) > MOST_CARRIED:
+                return None
+        return {"order": list(self.order), "seen": list(self.seen), "layers": layers}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was written; layers that this window does not have are left out."""
+        self.reset()
+        self.order = [name for name in state["order"] if name in self.names]
+        for name in state["seen"]:
+            if name in self.order:
+                self._load_layer(name, state["layers"][name])
+                self.seen[name] = None
+
+    @abstractmethod
+    def _layer_state(self, name: str) -> dict[str, Any]:
+        """Return what was kept of layer ``name`` as tensors and numbers that later rows do not change."""
+
+    @abstractmethod
+    def _load_layer(self, name: str, state: Mapping[str, Any]) -> None:
+        """Take up what ``_layer_state`` returned."""
+
     @abstractmethod
     def _keep(self, name: str, rows: Tensor) -> bool:
         """Keep of ``rows`` what the window is for, and return whether there was anything."""
@@ -67,3 +96,7 @@ class LayerWindow(ABC):
     @abstractmethod
     def _forget(self) -> None:
         """Forget what was kept."""
+
+
+def _bytes(state: Mapping[str, Any]) -> int:
+    return sum(value.nbytes for value in state.values() if isinstance(value, Tensor))

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from scipy.special import stdtrit
 
+from lightning_saturation.arguments import check_count, check_share
+
 # Saturation lies in [0, 1]: where nothing else is known, it may still change by 1.
 _LARGEST_CHANGE = 1.0
 _CONFIDENCE = 0.95  # one-sided
@@ -37,10 +39,8 @@ class PlateauRule:
     layers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.tolerance <= 1:
-            raise ValueError(f"Expected `tolerance` in (0, 1], got {self.tolerance}.")
-        if self.window < 3:
-            raise ValueError(f"Expected `window` of at least 3 values to fit a line to, got {self.window}.")
+        check_share("tolerance", self.tolerance)
+        check_count("window", self.window, least=3)
 
     def watches(self, layer: str, *, default: bool = True) -> bool:
         """Return whether the series of ``layer`` counts; ``default`` is the answer where no layers are named."""

@@ -33,23 +33,27 @@ def sink_for(logger: Any) -> Sink:
     return Sink(logger)
 
 
-def to_each(loggers: Iterable[Any], write: Callable[[Sink], None]) -> None:
-    """Call ``write`` with the sink of every logger; what a logger raises becomes one warning.
+def to_each(loggers: Iterable[Any], write: Callable[[Sink], None]) -> bool:
+    """Call ``write`` with the sink of every logger and return whether all took it; what one raises becomes a warning.
 
     A finished run, a full disk or a lost connection must not end a training of days. The warning is worded the same
     every time, so that Python shows it once.
     """
+    taken = True
     for logger in loggers:
-        attempt(type(logger).__name__, partial(_write, logger, write))
+        taken &= attempt(type(logger).__name__, partial(_write, logger, write))
+    return taken
 
 
-def attempt(name: str, write: Callable[[], object]) -> None:
-    """Call ``write``; whatever it raises becomes a warning that says that ``name`` could not be written to."""
+def attempt(name: str, write: Callable[[], object]) -> bool:
+    """Call ``write`` and return whether that went well; what it raises becomes a warning about ``name``."""
     try:
         write()
     except Exception as error:
         what = str(error).partition("\n")[0]
         warnings.warn(f"{name} could not be written to; training goes on. {type(error).__name__}: {what}", stacklevel=3)
+        return False
+    return True
 
 
 def _write(logger: Any, write: Callable[[Sink], None]) -> None:

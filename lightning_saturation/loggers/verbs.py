@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lightning_saturation.loggers.dispatch import to_each
@@ -12,14 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_scalars(loggers: Iterable[Any], scalars: Mapping[str, float], *, step: int) -> None:
-    """Write ``scalars`` to every logger; NaN ones are left out."""
-    to_each(loggers, lambda sink: sink.scalars(scalars, step=step))
+def write_scalars(loggers: Iterable[Any], scalars: Mapping[str, float], *, step: int) -> bool:
+    """Write ``scalars`` to every logger and return whether all took them; NaN ones are left out."""
+    return to_each(loggers, lambda sink: sink.scalars(scalars, step=step))
 
 
-def write_figure(loggers: Iterable[Any], key: str, figure: Figure, *, step: int) -> None:
-    """Write ``figure`` as a picture to W&B, TensorBoard and MLflow."""
-    to_each(loggers, lambda sink: sink.figure(key, figure, step=step))
+def write_figure(loggers: Iterable[Any], key: str, draw: Callable[[], Figure], *, step: int) -> None:
+    """Write the figure that ``draw`` returns as a picture to W&B, TensorBoard and MLflow; else it is not drawn."""
+    once = cache(draw)
+    to_each(loggers, lambda sink: sink.figure(key, once(), step=step) if sink.draws else None)
 
 
 def write_table(loggers: Iterable[Any], key: str, records: Sequence[Record], *, step: int) -> None:

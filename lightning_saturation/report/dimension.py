@@ -74,7 +74,7 @@ class DimensionReport:
     """TwoNN and PCA dimension of the data in every layer, layers in the order in which they run, the input first.
 
     ``baseline`` holds the same layers of the network with random weights, where that was asked for. ``output_layers``
-    are those that :attr:`last_hidden` looks past.
+    are those that :attr:`last_hidden` looks past. A ``partial`` window was cut short (a stopped or resumed epoch).
 
     Source: Ansuini et al., *Intrinsic dimension of data representations in deep neural networks*, 2019.
     """
@@ -86,6 +86,7 @@ class DimensionReport:
     delta: float = 0.9
     output_layers: tuple[str, ...] = ()
     baseline: dict[str, LayerDimension] | None = None
+    partial: bool = False
 
     @property
     def two_nn(self) -> dict[str, float]:
@@ -111,7 +112,7 @@ class DimensionReport:
 
     @property
     def last_hidden_dimension(self) -> float:
-        """TwoNN dimension of the last hidden layer, which the seed holds against accuracy; NaN where it is missing."""
+        """TwoNN dimension of the last hidden layer, which the paper correlates with accuracy; NaN if missing."""
         return math.nan if self.last_hidden is None else self.layers[self.last_hidden].two_nn
 
     def to_records(self) -> list[dict[str, Any]]:
@@ -135,8 +136,8 @@ class DimensionReport:
         known = {key: value for key, value in state.items() if key in {f.name for f in fields(cls)}}
         for key in ("layers", "baseline"):
             if known.get(key) is not None:
-                known[key] = {name: LayerDimension(**layer) for name, layer in known[key].items()}
-        return cls(**known)
+                known[key] = {name: _layer(layer) for name, layer in known[key].items()}
+        return cls(**{"layers": {}, **known})
 
     def plot(self) -> Figure:
         """Return a matplotlib figure: TwoNN and PCA dimension over relative depth, the baseline dashed."""
@@ -166,6 +167,11 @@ class DimensionReport:
             random = self.baseline.get(name, LayerDimension(0, 0))
             cells += [number(random.two_nn, 1), number(random.pca, 0)]
         return (*cells, "; ".join(filter(None, notes)))
+
+
+def _layer(state: dict[str, Any]) -> LayerDimension:
+    known = {f.name: state[f.name] for f in fields(LayerDimension) if f.name in state}
+    return LayerDimension(**{"features": 0, "samples": 0, **known})
 
 
 def _plain(value: Any) -> Any:

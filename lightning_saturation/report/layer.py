@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -83,6 +85,13 @@ class LayerStatistics:
             saturation_upper=upper / features,
         )
 
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, Any]) -> LayerStatistics:
+        """Return the statistics with these ``numbers`` by name; missing ones are NaN, unknown ones are left out."""
+        known = {name: numbers.get(name, 0 if name in _WHOLE[:3] else math.nan) for name in NUMBERS}
+        whole = {name: int(known[name]) for name in _WHOLE if not math.isnan(known[name])}
+        return cls(**{**known, **whole}, eigenvalues=numbers.get("eigenvalues"))
+
     @property
     def is_bracketed(self) -> bool:
         """Whether a sketch leaves more than one saturation possible."""
@@ -92,3 +101,9 @@ class LayerStatistics:
     def too_few_samples(self) -> bool:
         """Whether fewer samples than features cap the dimension: ``samples`` rows span at most ``samples − 1``."""
         return self.samples <= self.features
+
+
+NUMBERS = tuple(field.name for field in fields(LayerStatistics) if field.name != "eigenvalues")
+"""The numbers of a layer by name."""
+
+_WHOLE = ("features", "samples", "skipped", "intrinsic_dimension")

@@ -66,8 +66,14 @@ class SpectrumReport:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> SpectrumReport:
-        """Return the report that ``to_state`` described."""
-        return cls(**{**state, "layers": {name: Histogram(**numbers) for name, numbers in state["layers"].items()}})
+        """Return the report that ``to_state`` described; fields that this version does not know are left out."""
+        known = {f.name: state[f.name] for f in fields(cls) if f.name in state}
+        names = {f.name for f in fields(Histogram)}
+        layers = {
+            name: Histogram(**{key: value for key, value in numbers.items() if key in names})
+            for name, numbers in state.get("layers", {}).items()
+        }
+        return cls(**{**known, "layers": layers})
 
     def __str__(self) -> str:
         head = ("layer", "size", "λ max", "stable rank", "decay", "method", "")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from lightning_saturation.report import rules
 from lightning_saturation.report.diagnosis import Diagnosis
-from lightning_saturation.report.layer import LayerStatistics
+from lightning_saturation.report.layer import NUMBERS, LayerStatistics
 from lightning_saturation.report.widths import WidthEstimates, estimate_widths
 
 if TYPE_CHECKING:
@@ -73,18 +77,30 @@ class SaturationReport:
             records.append({**where, "layer": name, "index": index, **plain, "output": name in self.output_layers})
         return records
 
+    @cached_property
+    def numbers(self) -> Tensor:
+        """All numbers (layers, numbers) in the order of ``NUMBERS``, float64."""
+        rows = [[float(getattr(layer, name)) for name in NUMBERS] for layer in self.layers.values()]
+        return torch.tensor(rows, dtype=torch.float64).view(len(rows), len(NUMBERS))
+
     def to_state(self, *, eigenvalues: bool = True) -> dict[str, Any]:
         """Return a dict of tensors and scalars that ``torch.load(weights_only=True)`` accepts."""
-        state = {field.name: getattr(self, field.name) for field in fields(self)}
-        layers = {name: asdict(layer) for name, layer in self.layers.items()}
-        if not eigenvalues:
-            layers = {name: {**layer, "eigenvalues": None} for name, layer in layers.items()}
-        return {**state, "layers": layers}
+        layers = {name: dict(vars(layer)) for name, layer in self.layers.items()}
+        for layer in layers.values():
+            kept = layer["eigenvalues"] if eigenvalues else None
+            layer["eigenvalues"] = None if kept is None else kept.clone()
+        return {**{key: getattr(self, key) for key in ABOUT}, "layers": layers}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> SaturationReport:
-        """Return the report that ``to_state`` described."""
-        return cls(**{**state, "layers": {name: LayerStatistics(**layer) for name, layer in state["layers"].items()}})
+    def from_state(cls, state: Mapping[str, Any]) -> SaturationReport:
+        """Return the report that ``to_state`` described.
+
+        Fields that this version does not know are left out, numbers that are missing are NaN.
+        """
+        known = {key: state[key] for key in ABOUT if key in state}
+        known |= {key: tuple(known[key]) for key in ("output_layers", "learning_rates") if key in known}
+        layers = {name: LayerStatistics.from_numbers(layer) for name, layer in state.get("layers", {}).items()}
+        return cls(layers=layers, **known)
 
     def diagnose(
         self,
@@ -177,3 +193,7 @@ def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:
 
 def _number(value: float, digits: int = 3) -> str:
     return "missing" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+ABOUT = tuple(field.name for field in fields(SaturationReport) if field.name != "layers")
+"""What a report says beyond its layers."""

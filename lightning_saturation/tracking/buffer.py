@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -51,6 +52,8 @@ class RowBuffer:
         if features != self.features or torch.promote_types(dtype, self._rows.dtype) != self._rows.dtype:
             self._flush()
             self._allocate(features, dtype, self._accumulation.state_device or rows.device)
+        elif self._accumulation.state_device is None and rows.device != self._rows.device:
+            self._move(rows.device)  # what came out of a checkpoint, or a model that was moved
         chosen = self._choose(rows, count, batches)
         if not len(chosen):
             return
@@ -90,6 +93,27 @@ class RowBuffer:
     def stride(self) -> int:
         """How many rows each of the last rows taken stands for."""
         return self._thinning.stride if self._thinning is not None else 1
+
+    def to_state(self) -> dict[str, Any]:
+        """Return all rows so far, as sums, for a checkpoint."""
+        self._settle()
+        metric = self._sketched if self._accumulation.sketches(self.features) else self._exact
+        sums = {name: state.clone() for name, state in metric.metric_state.items() if isinstance(state, Tensor)}
+        thinned = None if self._thinning is None else tuple(self._thinning)
+        rows = {"features": self.features, "dtype": str(self._rows.dtype), "thinning": thinned}
+        return {**sums, **rows, "rows seen": self._seen, "rows seen before": self._seen_before}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was written. Raises ``ValueError`` where rows were kept in another way."""
+        metric = self._sketched if self._accumulation.sketches(state["features"]) else self._exact
+        if not set(metric.metric_state) <= set(state):
+            raise ValueError("Expected sums of the kind that `covariance` asks for, got those of another one.")
+        home = self._accumulation.state_device or torch.device("cpu")
+        self._allocate(state["features"], getattr(torch, state["dtype"].removeprefix("torch.")), home)
+        for name in metric.metric_state:
+            setattr(metric, name, state[name].clone())
+        self._thinning = None if state["thinning"] is None else Thinning(*state["thinning"])
+        self._seen, self._seen_before = state["rows seen"], state["rows seen before"]
 
     def reset(self) -> None:
         """Forget all rows; how many there were tells how many to expect."""
@@ -133,10 +157,16 @@ class RowBuffer:
         wanted = sketch_size(features) if self._accumulation.sketches(features) else max(_LEAST_ROWS, features)
         shape = (max(1, min(wanted, fitting)), features)
         pinned = self._pinned = device.type == "cpu" and torch.cuda.is_available()
-        # Born outside of inference mode, in which Lightning validates, so that training may write into it too.
+        # Allocated outside inference mode, in which Lightning validates, so that training may write into it too.
         with torch.inference_mode(False):
             self._rows = torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
             self._spare = torch.empty(shape, dtype=dtype, device=device, pin_memory=True) if pinned else self._spare
+
+    def _move(self, device: torch.device) -> None:
+        self._settle()
+        self._exact.to(device)
+        self._sketched.to(device)
+        self._allocate(self.features, self._rows.dtype, device)
 
     def _flush(self) -> None:
         """Hand over what is collected: at once on its own device, else when the copies have long arrived."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -30,17 +30,20 @@ def represent(
     layers: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     pooling: Pooling = "mean",
-    device: torch.device | str | None = None,
+    forward: Callable[[Any], Any] | None = None,
 ) -> Rows:
-    """Return the rows of every layer over all ``batches``, with the model in evaluation mode and left as it was."""
+    """Return the rows of every layer over all ``batches``, with the model in evaluation mode and left as it was.
+
+    ``forward``, where given, runs the model on a batch.
+    """
     kept: dict[str, list[Tensor]] = {}
 
     def record(name: str, rows: Tensor) -> None:
         kept.setdefault(name, []).append(rows.float().cpu())
 
-    with evaluating(model, device) as home, capture(model, record, layers=layers, exclude=exclude, pooling=pooling):
+    with evaluating(model, None) as home, capture(model, record, layers=layers, exclude=exclude, pooling=pooling):
         for batch in batches:
-            run(model, batch, home)
+            run(model, batch, home) if forward is None else forward(batch)
     return {name: torch.cat(rows) for name, rows in kept.items()}
 
 

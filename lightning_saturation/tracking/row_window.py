@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,6 +62,13 @@ class RowWindow(LayerWindow):
         labels = self.labels if self.labels is not None and len(self.labels) == len(rows) else None
         self._kept[name].add(rows.detach(), labels)
         return True
+
+    def _layer_state(self, name: str) -> dict[str, Any]:
+        return self._kept[name].to_state()
+
+    def _load_layer(self, name: str, state: Mapping[str, Any]) -> None:
+        if self._admits(name, state["rows"]):
+            self._kept[name].load_state(state)
 
     def _forget(self) -> None:
         for sample in self._kept.values():

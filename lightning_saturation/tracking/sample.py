@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -69,6 +70,28 @@ class RowSample:
         """Return what is held, in the order of the keys, which no split changes."""
         order = self._keys.argsort()[: self.filled]
         return Sampled(self._rows[order.to(self._rows.device)], self._keys[order], self._labels[order])
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the rows held and where the keys are, for a checkpoint."""
+        held = self._keys.isfinite()
+        rows = self._rows[held.to(self._rows.device)]
+        return {
+            "rows": rows.clone(),
+            "keys": self._keys[held],
+            "labels": self._labels[held],
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was written."""
+        count = min(len(state["keys"]), self._size)
+        self.reset()
+        rows = state["rows"][:count]
+        with torch.inference_mode(False):
+            self._rows = torch.empty(self._size, rows.shape[1], dtype=rows.dtype, device=rows.device)
+            self._rows[:count] = rows
+            self._keys[:count], self._labels[:count] = state["keys"][:count], state["labels"][:count]
+        self._generator.set_state(state["generator"])
 
     def reset(self) -> None:
         """Forget all rows, and draw the same keys again."""

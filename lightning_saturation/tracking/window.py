@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -68,6 +68,13 @@ class Window(LayerWindow):
             self._buffers[name] = RowBuffer(self._accumulation)
         self._buffers[name].add(rows, batches=self.batches)
         return bool(rows.shape[:-1].numel())
+
+    def _layer_state(self, name: str) -> dict[str, Any]:
+        return self._buffers[name].to_state()
+
+    def _load_layer(self, name: str, state: Mapping[str, Any]) -> None:
+        self._buffers[name] = RowBuffer(self._accumulation)
+        self._buffers[name].load_state(state)
 
     def _forget(self) -> None:
         for buffer in self._buffers.values():

@@ -22,11 +22,11 @@ class Logged(SaturationMonitor):
         super().__init__(**arguments)
         self.logged = {"train": [], "val": []}
 
-    def _log(self, trainer, pl_module, values, **options):
-        super()._log(trainer, pl_module, values, **options)
-        if values:
-            stage = self.reports[-1].stage
-            self.logged[stage].append(tuple(values[f"saturation/{stage}/{key}"] for key in ("drift", "converged")))
+    def _keep(self, measured):
+        super()._keep(measured)
+        stage = measured.report.stage
+        found = (measured.values.get(f"saturation/{stage}/{key}") for key in ("drift", "converged"))
+        self.logged[stage].append(tuple(found))
 
 
 @pytest.mark.parametrize("stage", ["train", "val"])

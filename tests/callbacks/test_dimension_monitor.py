@@ -122,9 +122,9 @@ def test_stages_and_epochs_are_those_asked_for(tmp_path: Path) -> None:
     model = Model()
     run.fit(model, loader(), loader())
     assert [(report.stage, report.epoch) for report in monitor.reports] == [
-        ("val", 1), ("train", 1), ("val", 3), ("train", 3)
+        ("train", 1), ("val", 1), ("train", 3), ("val", 3)
     ]  # fmt: skip
-    assert monitor.reports[1].layers["hidden"].samples == 120  # one epoch, not two
+    assert monitor.reports[0].layers["hidden"].samples == 120  # one epoch, not two
     run.test(model, loader(), verbose=False)
     assert monitor.reports[-1].stage == "test"
     assert hooks(model) == 0

@@ -44,7 +44,7 @@ pytestmark = quiet
         ({"stages": "predict"}, "Expected `stages` to hold some of .* got 'predict'"),
         ({"every_n_train_steps": 0}, "Expected `every_n_train_steps` of at least 1 or None, got 0"),
         ({"every_n_train_steps": -3}, "Expected `every_n_train_steps` of at least 1 or None, got -3"),
-        ({"name": ""}, "Expected a `name` to begin the metric keys with, got ''"),
+        ({"name": ""}, "Expected a `name` to begin the metric keys with, of letters.* got ''"),
     ],
 )
 def test_an_argument_out_of_range_is_refused_at_once(arguments, message):

@@ -5,8 +5,8 @@ import torch
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_saturation.callbacks.progress import data_parallel_group, fraction_done, learning_rates, logged_step
 from lightning_saturation.metrics.ranks import LOCAL
+from lightning_saturation.training.progress import data_parallel_group, fraction_done, learning_rates, logged_step
 from tests.training import Net, batches, data, fit, quiet, trainer
 
 pytestmark = quiet

@@ -153,7 +153,7 @@ def test_ranks_have_identical_reports(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every_n_epochs": 0}, "`every_n_epochs` to be at least 1"),
+        ({"every_n_epochs": 0}, "`every_n_epochs` of at least 1"),
         ({"seconds": 0.0}, "`seconds` > 0"),
         ({"degree": 0}, "`degree`"),
         ({"name": ""}, "`name`"),

@@ -22,7 +22,7 @@ pytestmark = quiet
         ({"tolerance": 0.0}, r"Expected `tolerance` in \(0, 1\], got 0.0"),
         ({"tolerance": 1.5}, r"Expected `tolerance` in \(0, 1\], got 1.5"),
         ({"tolerance": math.nan}, r"Expected `tolerance` in \(0, 1\], got nan"),
-        ({"window": 2}, "Expected `window` of at least 3 values to fit a line to, got 2"),
+        ({"window": 2}, "Expected `window` of at least 3, got 2"),
         ({"patience": 0}, "Expected `patience` of at least 1, got 0"),
     ],
 )

@@ -95,7 +95,7 @@ def test_csv_logger_and_unknown_loggers_get_scalars_and_nothing_else(tmp_path):
     known, unknown = CSVLogger(tmp_path), OnlyScalars()
     for write in (write_reports, lambda loggers, reports, step: write_window(loggers, reports[0], step=step)):
         write([known, unknown], HISTORY, step=1)
-    write_figure([known, unknown], "drawn", heatmap_figure(HISTORY), step=1)
+    write_figure([known, unknown], "drawn", lambda: heatmap_figure(HISTORY), step=1)
     assert not unknown.seen
     write_scalars([known, unknown], {"a": 0.5, "b": float("nan")}, step=3)
     write_scalars([known, unknown], {"b": float("nan")}, step=4)

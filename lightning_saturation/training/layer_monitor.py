@@ -1,0 +1,78 @@
+"""The base of monitors that watch what layers put out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_saturation.capture import LayerTracker, LayerWindow
+from lightning_saturation.metrics.ranks import LOCAL
+from lightning_saturation.metrics.reduction import agree
+from lightning_saturation.training.monitor import Monitor
+from lightning_saturation.training.progress import batches_per_window, data_parallel_group
+
+Window = TypeVar("Window", bound=LayerWindow)
+
+
+class LayerMonitor(Monitor, Generic[Window]):
+    """Hooks on the layers for as long as a run lasts, with a window for each stage; they count within batches only.
+
+    That leaves out what else runs a model around a Trainer: the sanity check, the search for a learning rate or a batch
+    size, model summaries.
+    """
+
+    _tracker: LayerTracker[Window] | None = None
+
+    def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Window]:
+        """Return hooks on the layers of ``pl_module``, not yet attached, with a window for each of ``stages``."""
+        raise NotImplementedError
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
+        self._leave()
+        tracker = self._track(trainer, pl_module, stages)
+        agree(dict.fromkeys(tracker.names), group=data_parallel_group(trainer))
+        tracker.attach()
+        self._tracker = tracker
+
+    def _window(self, stage: str) -> Window | None:
+        return None if self._tracker is None else self._tracker.windows.get(stage)
+
+    def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
+        window = self._window(stage)
+        if self._tracker is not None and window is not None:
+            if window.is_empty:
+                window.batches = batches_per_window(trainer, stage, self.every_n_train_steps)
+            self._tracker.record(stage)
+
+    def _look_away(self) -> None:
+        if self._tracker is not None:
+            self._tracker.record(None)
+
+    def _reset(self, stage: str) -> None:
+        window = self._window(stage)
+        if window is not None:
+            window.reset()
+
+    def _leave(self) -> None:
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            tracker.detach()
+
+    def _window_state(self) -> Any:
+        window = self._window("train")
+        trainer = None if self._trainer is None else self._trainer()
+        # Other ranks' rows are not at hand where a checkpoint is written.
+        alone = trainer is not None and data_parallel_group(trainer) == LOCAL
+        return window.to_state() if window is not None and alone else None
+
+    def _load_window(self, state: Any) -> bool:
+        window = self._window("train")
+        if window is None:
+            return False
+        window.load_state(state)
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_tracker": None}  # a copy watches nothing

@@ -1,0 +1,80 @@
+"""Probes on their way through the module that a run trains, which is left as it was."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
+
+from lightning_saturation.capture.fresh import with_weights
+from lightning_saturation.capture.inputs import call_with
+from lightning_saturation.functional.pooling import Pooling
+from lightning_saturation.tracking.probes import Rows, represent
+
+
+def represent_probes(
+    trainer: Trainer,
+    module: LightningModule,
+    batches: Sequence[Any],
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    layers: Sequence[str] | None,
+    exclude: Sequence[str],
+    pooling: Pooling,
+) -> Rows:
+    """Return the rows of every layer over all ``batches``, in the run's precision, with ``weights`` if there are any.
+
+    A batch goes through ``forward``, as far as that takes it; where the module has none or it fails, through the
+    validation or training step of a copy, which logs nothing and whose metrics and attributes are not the module's.
+    """
+    plugin = trainer.precision_plugin
+    moved = (plugin.convert_input(move_data_to_device(batch, module.device)) for batch in batches)
+
+    def rows(model: LightningModule, forward: Callable[[Any], Any]) -> Rows:
+        return represent(model, moved, forward=forward, layers=layers, exclude=exclude, pooling=pooling)
+
+    with plugin.forward_context():
+        if not is_overridden("forward", module):
+            return rows(*_stepping(module, weights))
+        own = module if weights is None else with_weights(module, dict(weights))
+        try:
+            return rows(module, lambda batch: call_with(own, batch))
+        except Exception as error:
+            moved = (plugin.convert_input(move_data_to_device(batch, module.device)) for batch in batches)
+            try:
+                return rows(*_stepping(module, weights))
+            except Exception:
+                raise error from None
+
+
+def weights_of(module: LightningModule) -> dict[str, Tensor]:
+    """Return a copy of all parameters and buffers of ``module``, on the CPU."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors}
+
+
+def _stepping(
+    module: LightningModule, weights: Mapping[str, Tensor] | None
+) -> tuple[LightningModule, Callable[[Any], Any]]:
+    """Return a copy of ``module`` and its step as a function of a batch."""
+    twin = copy.deepcopy(module)
+    if weights is not None:
+        twin.load_state_dict(dict(weights), strict=False)
+    twin.log = twin.log_dict = _nothing  # type: ignore[method-assign]
+    if is_overridden("validation_step", module):
+        return twin, lambda batch: twin.validation_step(batch, 0)
+    if not module.automatic_optimization:
+        raise NotImplementedError(
+            "Expected a `forward` or `validation_step` that takes the probes; a `training_step` that optimises by"
+            " itself cannot be run without training."
+        )
+    return twin, lambda batch: twin.training_step(batch, 0)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Log nothing."""

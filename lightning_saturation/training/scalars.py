@@ -1,0 +1,44 @@
+"""Values of a window on their way to loggers, progress bar and the callbacks that monitor them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_saturation.loggers import write_scalars
+
+
+def log_values(
+    trainer: Trainer, pl_module: LightningModule | None, values: Mapping[str, float], *, step: int, shown: Sequence[str]
+) -> None:
+    """Log ``values``, which are the same on all ranks; missing numbers are left out.
+
+    In training they reach the loggers past the Trainer, which would let a logger that fails end the run and hands on
+    what is logged in a step at every ``log_every_n_steps`` only, while a window always belongs. ``Trainer.validate``
+    and ``Trainer.test`` print and return what they themselves hand to loggers: there they log, if
+    no logger fails to take the number of the epoch. Without ``pl_module`` the progress bar and epochs' means do not know of them.
+    """
+    known = {key: value for key, value in values.items() if not math.isnan(value)}
+    training = trainer.state.fn == TrainerFn.FITTING
+    works = True
+    if trainer.is_global_zero and known:
+        epoch = {"epoch": float(trainer.current_epoch)}
+        works = write_scalars(trainer.loggers, {**known, **epoch} if training else epoch, step=step)
+    if pl_module is None:
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in known.items()})
+        return
+    for key, value in known.items():
+        pl_module.log(
+            key,
+            value,
+            prog_bar=key.endswith(tuple(shown)) if shown else False,
+            logger=None if works and not training else False,
+            batch_size=1,
+            sync_dist=True,
+            rank_zero_only=True,
+            add_dataloader_idx=False,
+        )
