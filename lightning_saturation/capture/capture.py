@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 from torch.utils.hooks import RemovableHandle
 
-from lightning_saturation.capture import compiled
+from lightning_saturation.capture import compat, compiled
 from lightning_saturation.capture.select import layout_of, select_layers, width_of
 from lightning_saturation.capture.sharded import gather_features
 from lightning_saturation.functional.pooling import Pooling, check_pooling, pool, pool_ragged, positions_view
@@ -108,12 +108,12 @@ class Capture:
 
     def deliver(self, index: int, rows: Tensor) -> None:
         """Hand ``rows`` of layer number ``index`` over, unless nobody listens or they come from a recomputation."""
-        if self.record is not None and not _in_backward():
+        if self.record is not None and not compat.in_backward():
             self.record(self.names[index], rows)
 
     def deliver_output(self, index: int, module: nn.Module, output: Any) -> None:
         """The same for an output that is not yet rows."""
-        if self.record is None or _in_backward() or _is_transformed():
+        if self.record is None or compat.in_backward() or compat.in_transform() or compat.is_traced():
             return
         try:
             rows = rows_of(module, output, self._pooling, views=self._views)
@@ -153,7 +153,7 @@ class _Hook:
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
             self.owner.deliver_output(self.index, module, output)
-        elif not (compiled.is_exporting() or torch._C._functorch.maybe_current_level() is not None):
+        elif not (compat.is_exporting() or compat.in_transform()):
             try:
                 rows = rows_of(module, output, self.pooling, views=self.views)
             except (TypeError, IndexError):
@@ -205,14 +205,3 @@ def rows_of(module: nn.Module, output: Any, pooling: Pooling | None, *, views: b
     if views and pooling == "positions":
         return positions_view(output, layout=layout)
     return pool(output, layout=layout, pooling=pooling)
-
-
-def _in_backward() -> bool:
-    # Activation checkpointing runs the forward again inside backward. Nothing public tells, gradients being enabled
-    # or not does not either.
-    return bool(torch._C._current_graph_task_id() != -1)
-
-
-def _is_transformed() -> bool:
-    # Inside vmap and grad transforms, and while a graph is traced, outputs are not data.
-    return torch._C._functorch.maybe_current_level() is not None or torch._C._get_tracing_state() is not None

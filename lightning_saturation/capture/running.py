@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm  # comes with lightning
 
 
 @contextmanager
@@ -28,6 +30,27 @@ def evaluating(model: nn.Module, device: torch.device | str | None) -> Iterator[
             module.training = training
         if device is not None:
             model.to(origin)
+
+
+@contextmanager
+def each_batch(
+    models: Sequence[nn.Module],
+    batches: Iterable[Any],
+    *,
+    max_batches: int | None = None,
+    device: torch.device | str | None = None,
+    bar: str | None = None,
+) -> Iterator[Iterator[tuple[Any, list[torch.device]]]]:
+    """Give an iterator over at most ``max_batches`` of ``batches``, each with the devices that the ``models`` are on.
+
+    Meanwhile they are in evaluation mode on ``device``, without gradients; afterwards they are as they were. ``bar`` is
+    the name of a progress bar, None for none.
+    """
+    with ExitStack() as stack:
+        homes = [stack.enter_context(evaluating(model, device)) for model in models]
+        total = length(batches, max_batches)
+        shown = stack.enter_context(tqdm(islice(batches, max_batches), bar, total, disable=bar is None))
+        yield ((batch, homes) for batch in shown)
 
 
 def run(model: Callable[..., Any], batch: Any, device: torch.device) -> Any:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_saturation.capture import capture
-from lightning_saturation.capture.running import evaluating, run
+from lightning_saturation.capture.running import each_batch, run
 from lightning_saturation.compression.subspace import OutputMoments
 from lightning_saturation.functional.moments import ShiftedSums, add_rows, empty_sums, from_sums
-from lightning_saturation.functional.pairs import PairMoments
+from lightning_saturation.functional.pairs import split_moments
 
 
 def output_moments(
@@ -31,13 +30,11 @@ def output_moments(
     is None, with the model's own output for the sample.
     """
     sums: dict[str, tuple[ShiftedSums, int]] = {}
-    with ExitStack() as stack:
-        home = stack.enter_context(evaluating(model, device))
-        if reference is not None:
-            there = stack.enter_context(evaluating(reference, device))
-        for batch in batches:
-            rows, answer = _rows(model, batch, home, layers)
-            other = None if reference is None or not joint else _rows(reference, batch, there, layers)[0]
+    models = [model] if reference is None or not joint else [model, reference]
+    with each_batch(models, batches, device=device) as each:
+        for batch, homes in each:
+            (rows, answer), *others = (_rows(m, batch, home, layers) for m, home in zip(models, homes, strict=True))
+            other = others[0][0] if others else None
             for name, x in rows.items():
                 y = _other(name, x, other, answer) if joint else x[:, :0]
                 both = torch.cat([x.double(), y.to(x.device).double()], dim=1)
@@ -46,7 +43,11 @@ def output_moments(
                 add_rows(sums[name][0], both)
     if not sums:
         raise ValueError("Expected `batches` with at least one batch that reaches a layer, got none.")
-    return {name: _split(*kept) for name, kept in sums.items()}
+    joint_moments = {name: (from_sums(kept), features) for name, (kept, features) in sums.items()}
+    return {
+        name: OutputMoments(moments.mean[:features], split_moments(moments, x_features=features))
+        for name, (moments, features) in joint_moments.items()
+    }
 
 
 def _rows(model: nn.Module, batch: Any, home: torch.device, layers: Sequence[str]) -> tuple[dict[str, Tensor], Any]:
@@ -68,15 +69,3 @@ def _other(name: str, x: Tensor, other: dict[str, Tensor] | None, answer: Any) -
     if not isinstance(answer, Tensor) or answer.ndim < 2 or len(x) % len(answer):
         raise ValueError("Expected a model that puts out a tensor (samples, …) to correlate with; give a `reference`.")
     return answer.flatten(1).repeat_interleave(len(x) // len(answer), dim=0)
-
-
-def _split(sums: ShiftedSums, features: int) -> OutputMoments:
-    joint = from_sums(sums)
-    scatter = joint.scatter
-    pair = PairMoments(
-        joint.samples,
-        scatter[:features, :features],
-        scatter[features:, features:],
-        scatter[:features, features:],
-    )
-    return OutputMoments(joint.mean[:features], pair)

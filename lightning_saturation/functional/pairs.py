@@ -113,8 +113,11 @@ def move_origin(joint: Moments, *, x_features: int, origin: Tensor, to: Tensor) 
     return Moments(joint.samples, mean, scatter)
 
 
-def split_moments(joint: Moments, *, x_features: int, origin: Tensor) -> PairMoments:
-    """Return the pair that moments of ``joint_rows`` about ``origin`` stand for."""
+def split_moments(joint: Moments, *, x_features: int, origin: Tensor | None = None) -> PairMoments:
+    """Return the pair that moments of rows ``[x, y]`` stand for, or those of ``joint_rows`` about ``origin``."""
+    if origin is None:
+        split, s = x_features, joint.scatter
+        return PairMoments(joint.samples, s[:split, :split], s[split:, split:], s[:split, split:])
     split = x_features + 1
     mean = torch.cat([joint.mean[:x_features], joint.mean[split:-1]])
     about_mean = move_origin(joint, x_features=x_features, origin=origin, to=mean)

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_saturation.functional.moments import Moments
-from lightning_saturation.metrics.ranks import LOCAL as LOCAL
-from lightning_saturation.metrics.ranks import all_reduce, gather, wire_device
-from lightning_saturation.metrics.ranks import is_distributed as is_distributed
+from lightning_saturation.metrics.ranks import all_reduce, gather, is_distributed, wire_device
 
 Widths = Mapping[str, int | None]
 

@@ -20,6 +20,7 @@ class Saturation(Covariance):
 
     Source: Shenk et al., *Spectral Analysis of Latent Representations*, section 2.
 
+    >>> import torch
     >>> metric = Saturation()
     >>> metric.update(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [2.0, 0.0]]))
     >>> metric.compute()

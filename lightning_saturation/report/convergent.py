@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_saturation.functional.lasso import SparseMapping
 from lightning_saturation.functional.matching import Matching
+from lightning_saturation.report.table import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,7 +87,7 @@ class ConvergentLearning:
         return loss_figure(self)
 
     def __str__(self) -> str:
-        rows = [{key: v if isinstance(v, str | int) else f"{v:.3f}" for key, v in r.items()} for r in self.to_records()]
-        table = [list(rows[0]) if rows else [], *([str(value) for value in row.values()] for row in rows)]
-        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-        return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+        records = self.to_records()
+        rows = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in (*r.values(), "")] for r in records]
+        # What is last in a table is flush left, as words are: here there are none.
+        return "\n".join(table([*(records[0] if records else ()), ""], rows))

@@ -6,26 +6,11 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from lightning_saturation.report.records import plain, record
 from lightning_saturation.report.table import number, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_RECORDED = (
-    "features",
-    "samples",
-    "two_nn",
-    "standard_error",
-    "low",
-    "high",
-    "pca",
-    "duplicates",
-    "skipped",
-    "lower_bound",
-    "class_mean",
-    "class_spread",
-    "note",
-)
 
 INPUT = "input data"
 """The name under which a profile starts with the data itself; not a name that modules have."""
@@ -121,9 +106,9 @@ class DimensionReport:
         for weights, layers in (("own", self.layers), ("random", self.baseline or {})):
             for index, (name, layer) in enumerate(layers.items()):
                 where = {"stage": self.stage, "epoch": self.epoch, "step": self.step, "weights": weights}
-                numbers = {key: _plain(getattr(layer, key)) for key in _RECORDED}
+                classes = {"class_mean": plain(layer.class_mean), "class_spread": plain(layer.class_spread)}
                 depth = index / max(len(layers) - 1, 1)
-                records.append({**where, "layer": name, "index": index, "depth": depth, **numbers})
+                records.append({**where, "layer": name, "index": index, "depth": depth, **record(layer), **classes})
         return records
 
     def to_state(self) -> dict[str, Any]:
@@ -172,7 +157,3 @@ class DimensionReport:
 def _layer(state: dict[str, Any]) -> LayerDimension:
     known = {f.name: state[f.name] for f in fields(LayerDimension) if f.name in state}
     return LayerDimension(**{"features": 0, "samples": 0, **known})
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -7,23 +7,10 @@ from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 
 from lightning_saturation.functional.histogram import Histogram
+from lightning_saturation.report.records import columns, plain, record
+from lightning_saturation.report.table import table
 
-_RECORDED = (
-    "size",
-    "structural_zeros",
-    "largest_eigenvalue",
-    "spectral_norm",
-    "frobenius_norm",
-    "stable_rank",
-    "decay_exponent",
-    "decay_first_rank",
-    "decay_last_rank",
-    "decay_r_squared",
-    "method",
-    "cdf_error",
-    "products",
-    "note",
-)
+_DERIVED = ("spectral_norm", "frobenius_norm", "stable_rank")
 _DECAY = ("exponent", "first_rank", "last_rank", "r_squared")
 
 
@@ -47,16 +34,17 @@ class SpectrumReport:
         where = {"epoch": self.epoch, "step": self.step}
         records = []
         for name, histogram in self.layers.items():
+            decay = zip(_DECAY, astuple(histogram.decay), strict=True)
             numbers = {
-                **{key: getattr(histogram, key, None) for key in _RECORDED},
-                "largest_eigenvalue": histogram.largest,
-                **{f"decay_{key}": value for key, value in zip(_DECAY, astuple(histogram.decay), strict=True)},
+                **record(histogram),
+                "largest_eigenvalue": plain(histogram.largest),
+                **{key: plain(getattr(histogram, key)) for key in _DERIVED},
+                **{f"decay_{key}": plain(value) for key, value in decay},
             }
-            missing = (key for key, value in numbers.items() if isinstance(value, float) and math.isnan(value))
-            numbers |= dict.fromkeys(missing)
             records.append({**where, "layer": name, **numbers})
+        nothing = dict.fromkeys((*columns(Histogram), "largest_eigenvalue", *_DERIVED, *map("decay_{}".format, _DECAY)))
         for name, reason in self.missing.items():
-            records.append({**where, "layer": name, **dict.fromkeys(_RECORDED), "note": reason})
+            records.append({**where, "layer": name, **nothing, "note": reason})
         return records
 
     def to_state(self) -> dict[str, Any]:
@@ -77,7 +65,7 @@ class SpectrumReport:
 
     def __str__(self) -> str:
         head = ("layer", "size", "λ max", "stable rank", "decay", "method", "")
-        rows = [head]
+        rows = []
         for name, histogram in self.layers.items():
             decay = histogram.decay
             exponent = (
@@ -86,9 +74,4 @@ class SpectrumReport:
             numbers = (f"{histogram.size}", f"{histogram.largest:.4g}", f"{histogram.stable_rank:.1f}", exponent)
             rows.append((name, *numbers, histogram.method, histogram.note))
         rows += [(name, "", "", "", "", "", f"missing: {reason}") for name, reason in self.missing.items()]
-        widths = [max(len(row[column]) for row in rows) for column in range(6)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 6)), row[6]]).rstrip()
-            for row in rows
-        ]
-        return "\n".join([f"Spectra of layers as operators (epoch {self.epoch}, step {self.step})", *lines])
+        return "\n".join([f"Spectra of layers as operators (epoch {self.epoch}, step {self.step})", *table(head, rows)])

@@ -14,25 +14,12 @@ from torch import Tensor
 from lightning_saturation.report import rules
 from lightning_saturation.report.diagnosis import Diagnosis
 from lightning_saturation.report.layer import NUMBERS, LayerStatistics
+from lightning_saturation.report.records import record
+from lightning_saturation.report.table import number, table
 from lightning_saturation.report.widths import WidthEstimates, estimate_widths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_RECORDED = (
-    "features",
-    "samples",
-    "skipped",
-    "intrinsic_dimension",
-    "saturation",
-    "saturation_lower",
-    "saturation_upper",
-    "continuous_saturation",
-    "effective_rank",
-    "participation_ratio",
-    "stable_rank",
-    "total_variance",
-)
 
 
 @dataclass(frozen=True)
@@ -72,9 +59,8 @@ class SaturationReport:
         where = {"stage": self.stage, "epoch": self.epoch, "step": self.step}
         records = []
         for index, (name, layer) in enumerate(self.layers.items()):
-            numbers = {key: getattr(layer, key) for key in _RECORDED}
-            plain = {key: None if math.isnan(value) else value for key, value in numbers.items()}
-            records.append({**where, "layer": name, "index": index, **plain, "output": name in self.output_layers})
+            numbers = {**record(layer), "output": name in self.output_layers}
+            records.append({**where, "layer": name, "index": index, **numbers})
         return records
 
     @cached_property
@@ -160,17 +146,9 @@ class SaturationReport:
 
     def __str__(self) -> str:
         head = ("layer", "features", "samples", "dimension", "saturation", "effective rank", "")
-        rows = [head, *(_row(name, layer, name in self.output_layers) for name, layer in self.layers.items())]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        lines = [
-            "  ".join(
-                cell.ljust(w) if i in (0, 6) else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
-        title = f"Saturation ({self.stage}, epoch {self.epoch}, step {self.step}): average {_number(self.average)}"
-        return "\n".join([title, *(line.rstrip() for line in lines)])
+        rows = [_row(name, layer, name in self.output_layers) for name, layer in self.layers.items()]
+        title = f"Saturation ({self.stage}, epoch {self.epoch}, step {self.step}): average {number(self.average)}"
+        return "\n".join([title, *table(head, rows)])
 
 
 def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:
@@ -184,15 +162,11 @@ def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:
         name,
         str(layer.features),
         str(layer.samples),
-        _number(layer.intrinsic_dimension, 0),
-        _number(layer.saturation),
-        _number(layer.effective_rank, 1),
+        number(layer.intrinsic_dimension, 0),
+        number(layer.saturation),
+        number(layer.effective_rank, 1),
         "; ".join(filter(None, notes)),
     )
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return "missing" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 ABOUT = tuple(field.name for field in fields(SaturationReport) if field.name != "layers")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from lightning_saturation.report.records import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ class SimilarityMatrix:
     def to_records(self) -> list[dict[str, Any]]:
         """Return one plain dict per pair, for a table or a data frame; None where a value is missing."""
         return [
-            {"row": row, "column": column, "method": self.method, "similarity": None if math.isnan(value) else value}
+            {"row": row, "column": column, "method": self.method, "similarity": plain(value)}
             for row, line in zip(self.rows, self.values.tolist(), strict=True)
             for column, value in zip(self.columns, line, strict=True)
         ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_saturation.functional.lasso import sparse_mapping
 from lightning_saturation.functional.matching import match_units, unit_correlation
 from lightning_saturation.functional.moments import Moments, ShiftedSums, add_rows, empty_sums, from_sums
-from lightning_saturation.functional.pairs import PairMoments
+from lightning_saturation.functional.pairs import split_moments
 from lightning_saturation.functional.pooling import Pooling, check_pooling
 from lightning_saturation.report.convergent import ConvergentLearning, LayerMatch
 from lightning_saturation.tracking.views import outputs_of, view
@@ -76,8 +76,7 @@ def _rows(name: str, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _match(joint: Moments, units: int, decay: Sequence[float]) -> LayerMatch:
-    scatter = joint.scatter.cpu()
-    pair = PairMoments(joint.samples.cpu(), scatter[:units, :units], scatter[units:, units:], scatter[:units, units:])
+    pair = split_moments(Moments(*(part.cpu() for part in joint)), x_features=units)
     between = unit_correlation(pair)
     own = tuple(unit_correlation(Moments(pair.samples, own.diagonal(), own.contiguous())) for own in (pair.xx, pair.yy))
     return LayerMatch(

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm  # comes with lightning
 
 from lightning_saturation.capture import Capture
 from lightning_saturation.capture.fresh import fresh_weights, with_weights
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
-from lightning_saturation.capture.running import evaluating, length, run
+from lightning_saturation.capture.running import each_batch, run
 from lightning_saturation.functional.pareto import FEWEST
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.report import DimensionReport, LayerDimension
@@ -124,7 +122,6 @@ class _Runs:
     ) -> None:
         self._batches, self._samples, self._seed, self._max_bytes = batches, samples, seed, max_bytes
         self._max_batches, self._device, self._progress = max_batches, device, progress
-        self._total = length(batches, max_batches)
 
     def dimensions(
         self, model: nn.Module, forward: Callable[..., Any], capture: Capture, options: DimensionOptions
@@ -158,10 +155,11 @@ class _Runs:
             if only is None or name in only:
                 window.add(name, rows)
 
-        with evaluating(model, self._device) as home, capture:
+        bar = "dimension" if self._progress else None
+        running = each_batch([model], self._batches, max_batches=self._max_batches, device=self._device, bar=bar)
+        with running as each, capture:
             capture.record = record
-            batches = islice(self._batches, self._max_batches)
-            for batch in tqdm(batches, "dimension", self._total, disable=not self._progress):
+            for batch, (home,) in each:
                 window.labels = label_rows(batch)
                 rows = input_rows(batch)
                 if rows is not None:

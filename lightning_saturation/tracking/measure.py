@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm  # comes with lightning
 
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
-from lightning_saturation.capture.running import evaluating, length, run
+from lightning_saturation.capture.running import each_batch, length, run
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.functional.spectrum import check_delta
 from lightning_saturation.metrics.ranks import LOCAL, together
@@ -63,12 +61,11 @@ def measure_saturation(
     window.batches = length(batches, max_batches)
     group = LOCAL if process_group is None else process_group
     with together(group):
-        with evaluating(model, device) as home:
+        bar = "saturation" if progress else None
+        with each_batch([model], batches, max_batches=max_batches, device=device, bar=bar) as each:
             tracker.attach()
             try:
-                total = length(batches, max_batches)
-                bar = tqdm(islice(batches, max_batches), "saturation", total, disable=not progress)
-                for batch in bar:
+                for batch, (home,) in each:
                     tracker.record("test")
                     run(model, batch, home)
             finally:

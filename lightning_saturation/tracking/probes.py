@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_saturation.capture import capture
-from lightning_saturation.capture.running import evaluating, run
+from lightning_saturation.capture.running import each_batch, run
 from lightning_saturation.functional.pooling import Pooling
 from lightning_saturation.metrics.ranks import LOCAL
 from lightning_saturation.report.similarity import SimilarityMatrix
@@ -41,8 +41,9 @@ def represent(
     def record(name: str, rows: Tensor) -> None:
         kept.setdefault(name, []).append(rows.float().cpu())
 
-    with evaluating(model, None) as home, capture(model, record, layers=layers, exclude=exclude, pooling=pooling):
-        for batch in batches:
+    watched = capture(model, record, layers=layers, exclude=exclude, pooling=pooling)
+    with each_batch([model], batches) as each, watched:
+        for batch, (home,) in each:
             run(model, batch, home) if forward is None else forward(batch)
     return {name: torch.cat(rows) for name, rows in kept.items()}
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_saturation.capture.window import LayerWindow
-from lightning_saturation.metrics.reduction import agree, is_distributed
+from lightning_saturation.metrics.ranks import gather, rank_and_world
+from lightning_saturation.metrics.reduction import agree
 from lightning_saturation.report import LayerDimension
 from lightning_saturation.tracking.layer_dimension import DimensionOptions, layer_dimension
 from lightning_saturation.tracking.sample import RowSample, Sampled, merge_samples
@@ -41,7 +41,7 @@ class RowWindow(LayerWindow):
         """
         widths: dict[str, int | None] = {name: self._kept[name].width for name in self.order if name in self.seen}
         widths |= {name: None for name in self.names if name not in widths}
-        world, rank = (dist.get_world_size(group), dist.get_rank(group)) if is_distributed(group) else (1, 0)
+        rank, world = rank_and_world(group)
         solved: dict[str, LayerDimension] = {}
         agreed = agree(widths, group=group)
         for index, name in enumerate(agreed):
@@ -50,11 +50,8 @@ class RowWindow(LayerWindow):
             )
             if merged is not None and index % world == rank:
                 solved[name] = self._solve(merged, options)
-        if world > 1:
-            everyone: list[dict[str, LayerDimension]] = [{}] * world
-            dist.all_gather_object(everyone, solved, group=group)
-            solved = {name: layer for part in everyone for name, layer in part.items()}
-        return {name: solved[name] for name in agreed}
+        everyone = {name: layer for part in gather(solved, group) for name, layer in part.items()}
+        return {name: everyone[name] for name in agreed}
 
     def _keep(self, name: str, rows: Tensor) -> bool:
         if not len(rows) or not self._admits(name, rows):

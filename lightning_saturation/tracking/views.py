@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from itertools import islice
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm  # comes with lightning
 
 from lightning_saturation.capture import Capture
-from lightning_saturation.capture.running import evaluating, length, run
+from lightning_saturation.capture.running import each_batch, run
 from lightning_saturation.capture.select import layout_of, select_layers
 from lightning_saturation.functional.dft import fourier_resize
 from lightning_saturation.functional.pooling import Pooling
@@ -62,11 +59,9 @@ def outputs_of(
     ]
     modules = [select_layers(model, names, exclude) for model, names in zip(models, layers, strict=True)]
     skipped = 0
-    with ExitStack() as stack:
-        homes = [stack.enter_context(evaluating(model, device)) for model in models]
-        for batch in tqdm(
-            islice(batches, max_batches), "similarity", length(batches, max_batches), disable=not progress
-        ):
+    bar = "similarity" if progress else None
+    with each_batch(models, batches, max_batches=max_batches, device=device, bar=bar) as each:
+        for batch, homes in each:
             seen: list[Outputs] = []
             for model, capture, home, found in zip(models, captures, homes, modules, strict=True):
                 outputs: Outputs = {}

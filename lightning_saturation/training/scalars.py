@@ -19,8 +19,8 @@ def log_values(
 
     In training they reach the loggers past the Trainer, which would let a logger that fails end the run and hands on
     what is logged in a step at every ``log_every_n_steps`` only, while a window always belongs. ``Trainer.validate``
-    and ``Trainer.test`` print and return what they themselves hand to loggers: there they log, if
-    no logger fails to take the number of the epoch. Without ``pl_module`` the progress bar and epochs' means do not know of them.
+    and ``Trainer.test`` print and return what they themselves hand to loggers: there they log, unless a logger fails to
+    take the number of the epoch. Without ``pl_module``, progress bar and means over epochs do not know of them.
     """
     known = {key: value for key, value in values.items() if not math.isnan(value)}
     training = trainer.state.fn == TrainerFn.FITTING

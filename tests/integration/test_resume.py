@@ -36,8 +36,9 @@ class Trail(SaturationMonitor):
         super().__init__(**arguments)
         self.trail = []
 
-    def _log(self, trainer, pl_module, values, **options):
-        super()._log(trainer, pl_module, values, **options)
+    def _log(self, trainer, pl_module, measured, **options):
+        super()._log(trainer, pl_module, measured, **options)
+        values = measured.values
         if values:
             self.trail.append((self.reports[-1].step, values))
 

@@ -1,0 +1,55 @@
+"""What PyTorch does not say in public, or not in every version: the one place to look when a new one comes out."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+# Replayed CUDA graphs would not run an operator's Python, and count wrongly without a word. The tag is younger than
+# torch 2.4.
+UNSAFE_FOR_CUDA_GRAPHS: dict[str, Any] = (
+    {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+)
+
+
+def in_backward() -> bool:
+    """Return whether this runs inside of a backward, as activation checkpointing's second forward does.
+
+    Nothing public tells; gradients being enabled or not does not either.
+    """
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def in_transform() -> bool:
+    """Return whether this runs inside of ``vmap`` or a ``grad`` transform, whose outputs are not data."""
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+def is_traced() -> bool:
+    """Return whether a TorchScript graph is being traced, whose outputs are not data."""
+    return torch._C._get_tracing_state() is not None
+
+
+def is_exporting() -> bool:
+    """Return whether the model runs to be exported: an exported program outlives every capture."""
+    asks = getattr(torch.compiler, "is_exporting", None)  # younger than torch 2.4
+    return asks is not None and bool(asks())
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Return whether ``module`` itself runs compiled."""
+    # `module.compile()`, `torch.compile(module)`, and a LightningModule that was unwrapped from the latter.
+    return (
+        getattr(module, "_compiled_call_impl", None) is not None
+        or isinstance(module, torch._dynamo.OptimizedModule)
+        or getattr(module, "_compiler_ctx", None) is not None
+    )
+
+
+def anything_was_compiled() -> bool:
+    """Return whether any function has run compiled in this process."""
+    codes = getattr(sys.modules.get("torch._dynamo.convert_frame"), "output_codes", None)
+    return bool(getattr(codes, "seen", None))
