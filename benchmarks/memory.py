@@ -17,8 +17,8 @@ from interleaved import machine, table
 from overhead import NETWORKS, network, training_step
 from torch import nn
 
-from lightning_saturation.tracking import saturation_tracker
-from lightning_saturation.tracking.accumulation import Accumulation
+from lightning_saturation.covariance.accumulation import Accumulation
+from lightning_saturation.saturation.window import saturation_tracker
 
 
 def wide() -> nn.Module:

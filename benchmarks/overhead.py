@@ -22,10 +22,10 @@ import torch
 from interleaved import interleave, machine, ratio, table
 from torch import nn
 
-from lightning_saturation.capture import LayerTracker
-from lightning_saturation.functional.pooling import Pooling
-from lightning_saturation.tracking import saturation_tracker
-from lightning_saturation.tracking.accumulation import MaxSamples, accumulation
+from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.tracker import LayerTracker
+from lightning_saturation.covariance.accumulation import MaxSamples, accumulation
+from lightning_saturation.saturation.window import saturation_tracker
 
 STEPS_PER_EPOCH = 391  # of CIFAR-10 at a batch of 128; a budget spreads over so many steps
 

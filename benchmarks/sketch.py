@@ -15,10 +15,10 @@ import time
 import torch
 from interleaved import machine, table
 
-from lightning_saturation.functional.bracket import dimension_bracket, estimated_eigenvalues
-from lightning_saturation.functional.moments import add_rows, covariance, empty_sums, from_sums
-from lightning_saturation.functional.sketch import add_to_sketch, empty_sketch
-from lightning_saturation.functional.spectrum import covariance_eigenvalues, intrinsic_dimension
+from lightning_saturation.covariance.moments import add_rows, covariance, empty_sums, from_sums
+from lightning_saturation.covariance.sketch import add_to_sketch, empty_sketch
+from lightning_saturation.covariance.sketch_bounds import dimension_bracket, estimated_eigenvalues
+from lightning_saturation.covariance.spectrum import covariance_eigenvalues, intrinsic_dimension
 
 
 def rows_of(samples: int, features: int, power: float) -> torch.Tensor:

@@ -24,9 +24,9 @@ from interleaved import machine, table
 from torch import Tensor, nn
 
 from lightning_saturation.functional import LayerOperator, eigenvalue_histogram
-from lightning_saturation.functional.chebyshev import chebyshev_moments, cumulative_counts
-from lightning_saturation.functional.linear_map import LinearMap, MatrixOperator
-from lightning_saturation.functional.products import Gram
+from lightning_saturation.operators.chebyshev import chebyshev_moments, cumulative_counts
+from lightning_saturation.operators.linear_map import LinearMap, MatrixOperator
+from lightning_saturation.operators.products import Gram
 
 BINS = 250
 SPIKES = 16

@@ -21,8 +21,8 @@ import torch.distributed as dist
 from interleaved import machine, table
 from torchmetrics import Metric
 
-from lightning_saturation.functional.moments import Moments
-from lightning_saturation.metrics.reduction import all_reduce_moments
+from lightning_saturation.covariance.moments import Moments
+from lightning_saturation.covariance.reduction import all_reduce_moments
 
 
 class Sums(Metric):

@@ -21,8 +21,8 @@ from interleaved import machine, table
 from torch import nn
 
 from lightning_saturation import measure_saturation
-from lightning_saturation.tracking import Window
-from lightning_saturation.tracking.accumulation import accumulation
+from lightning_saturation.covariance.accumulation import accumulation
+from lightning_saturation.saturation.window import Window
 
 
 def _clock() -> float:

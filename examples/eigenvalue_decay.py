@@ -23,7 +23,7 @@ from torch import nn
 
 from lightning_saturation import SpectrumMonitor
 from lightning_saturation.functional import LayerOperator, eigenvalue_histogram
-from lightning_saturation.plots import evolution_figure, histogram_figure, norms_figure
+from lightning_saturation.operators.plots import evolution_figure, histogram_figure, norms_figure
 
 
 class Steps(Classifier):

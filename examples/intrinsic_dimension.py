@@ -20,7 +20,7 @@ from lightning import Callback, Trainer, seed_everything
 from torch import Tensor, nn
 
 from lightning_saturation import DimensionMonitor, measure_dimension
-from lightning_saturation.plots import dimension_accuracy_figure, dimension_figure, dimension_history_figure
+from lightning_saturation.dimension.plots import dimension_accuracy_figure, dimension_figure, dimension_history_figure
 
 FAMILY = ("mlp:1", "cnn:0.5", "cnn:1", "vgg11:0.125", "vgg11:0.25", "vgg13:0.25", "vgg16:0.25")
 

@@ -19,7 +19,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_saturation import SaturationMonitor
-from lightning_saturation.plots import overview_figure
+from lightning_saturation.saturation.plots.overview import overview_figure
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Shape checks for the functional room, and quiet settings that every test shares."""
+"""Shape checks for the pure functions, and quiet settings that every test shares."""
 
 import os
 
@@ -10,7 +10,35 @@ from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  (the hook finds it by name, but does not import it)
 
-install_import_hook("lightning_saturation.functional", "tests.typecheck.typecheck")
+FUNCTIONS = (
+    "capture.pooling",
+    "covariance.moments",
+    "covariance.precision",
+    "covariance.sketch",
+    "covariance.sketch_bounds",
+    "covariance.spectrum",
+    "covariance.thinning",
+    "dimension.neighbours",
+    "dimension.pca",
+    "dimension.two_nn",
+    "dimension.two_nn_law",
+    "matching.lasso",
+    "matching.units",
+    "operators.arpack",
+    "operators.chebyshev",
+    "operators.convolution_geometry",
+    "operators.density",
+    "operators.histogram",
+    "operators.layer_operator",
+    "operators.linear_map",
+    "operators.products",
+    "similarity.cca",
+    "similarity.dft",
+    "similarity.kernel_alignment",
+    "similarity.pairs",
+    "stopping.plateau",
+)
+install_import_hook([f"lightning_saturation.{name}" for name in FUNCTIONS], "tests.typecheck.typecheck")
 
 # The same examples in every run: a search for new ones is for a developer's machine (`--hypothesis-profile=default`).
 settings.register_profile("same", derandomize=True)

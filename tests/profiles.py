@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from lightning_saturation.report import LayerStatistics, SaturationReport
+from lightning_saturation.saturation.report.layer import LayerStatistics
+from lightning_saturation.saturation.report.report import SaturationReport
 
 
 def layer(dimension: int, features: int = 100, *, samples: int = 10_000, decay: float = 0.0) -> LayerStatistics:

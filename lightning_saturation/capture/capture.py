@@ -11,9 +11,9 @@ from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 from torch.utils.hooks import RemovableHandle
 
 from lightning_saturation.capture import compat, compiled
+from lightning_saturation.capture.pooling import Pooling, check_pooling, pool, pool_ragged, positions_view
 from lightning_saturation.capture.select import layout_of, select_layers, width_of
 from lightning_saturation.capture.sharded import gather_features
-from lightning_saturation.functional.pooling import Pooling, check_pooling, pool, pool_ragged, positions_view
 
 Record = Callable[[str, Tensor], None]
 
@@ -31,7 +31,7 @@ def capture(
     ``rows`` is (samples, features), detached, in the layer's precision; with ``pooling=None`` it is the output as it
     comes. Clone what you keep: a layer that works in place may go on to change it. The context gives the names.
     ``layers`` and ``exclude`` are those of :func:`select_layers`, ``pooling`` that of
-    :func:`~lightning_saturation.functional.pooling.pool`. Recomputation by activation checkpointing is not recorded
+    :func:`~lightning_saturation.capture.pooling.pool`. Recomputation by activation checkpointing is not recorded
     again; a layer used twice is recorded twice. Works in compiled models, which compile anew on entry and exit.
 
     >>> seen = {}

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torchmetrics import Metric
 
-from lightning_saturation.functional.pooling import Layout
+from lightning_saturation.capture.pooling import Layout
 
 _CONVOLUTIONS = {
     1: (nn.Conv1d, nn.ConvTranspose1d),

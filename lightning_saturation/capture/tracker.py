@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 from torch import nn
 
 from lightning_saturation.capture.capture import Capture
+from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.window import LayerWindow
-from lightning_saturation.functional.pooling import Pooling
 
 Window = TypeVar("Window", bound=LayerWindow)
 

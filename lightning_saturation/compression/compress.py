@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from lightning_saturation.capture import capture, select_layers
-from lightning_saturation.capture.running import evaluating, run
+from lightning_saturation.capture.capture import capture
+from lightning_saturation.capture.evaluation import evaluating, run
+from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.select import select_layers
 from lightning_saturation.compression.outputs import output_moments
 from lightning_saturation.compression.subspace import Size, Subspace, check_basis, subspace
-from lightning_saturation.functional.pooling import Pooling
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_saturation.capture import capture
-from lightning_saturation.capture.running import each_batch, run
+from lightning_saturation.capture.capture import capture
+from lightning_saturation.capture.evaluation import each_batch, run
 from lightning_saturation.compression.subspace import OutputMoments
-from lightning_saturation.functional.moments import ShiftedSums, add_rows, empty_sums, from_sums
-from lightning_saturation.functional.pairs import split_moments
+from lightning_saturation.covariance.moments import ShiftedSums, add_rows, empty_sums, from_sums
+from lightning_saturation.similarity.pairs import split_moments
 
 
 def output_moments(

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_saturation.capture import select_layers
 from lightning_saturation.capture.compiled import forget_compiled
-from lightning_saturation.capture.select import layout_of
+from lightning_saturation.capture.select import layout_of, select_layers
 from lightning_saturation.compression.outputs import output_moments
 from lightning_saturation.compression.subspace import Basis, Size, Subspace, check_basis, subspace
 

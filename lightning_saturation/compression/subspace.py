@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from lightning_saturation.functional.cca import correlate, whiten
-from lightning_saturation.functional.pairs import PairMoments
-from lightning_saturation.functional.spectrum import check_delta, intrinsic_dimension
+from lightning_saturation.covariance.spectrum import check_delta, intrinsic_dimension
+from lightning_saturation.similarity.cca import correlate, whiten
+from lightning_saturation.similarity.pairs import PairMoments
 
 Basis = Literal["svcca", "pca", "random", "active"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from lightning_saturation.loggers.sink import Sink
+from lightning_saturation.loggers.adapter import Sink
 
 
 def sink_for(logger: Any) -> Sink:

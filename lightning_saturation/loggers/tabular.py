@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_saturation.loggers.sink import Record
-from lightning_saturation.plots.canvas import thin
+from lightning_saturation.drawing.canvas import thin
+from lightning_saturation.loggers.adapter import Record
 
 
 def columns(records: Sequence[Record]) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lightning_saturation.drawing.pixels import pixels
 from lightning_saturation.loggers import tabular
-from lightning_saturation.loggers.pixels import pixels
-from lightning_saturation.loggers.sink import Record, Sink
+from lightning_saturation.loggers.adapter import Record, Sink
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,9 +7,10 @@ from typing import Any, Generic, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_saturation.capture import LayerTracker, LayerWindow
-from lightning_saturation.metrics.ranks import LOCAL
-from lightning_saturation.metrics.reduction import agree
+from lightning_saturation.capture.tracker import LayerTracker
+from lightning_saturation.capture.window import LayerWindow
+from lightning_saturation.covariance.ranks import LOCAL
+from lightning_saturation.covariance.reduction import agree
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.progress import batches_per_window, data_parallel_group
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.arguments import check_count, check_name, check_stages
-from lightning_saturation.metrics.ranks import together
+from lightning_saturation.covariance.ranks import together
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.handover import Handover
 from lightning_saturation.training.progress import data_parallel_group, learning_rates, logged_step

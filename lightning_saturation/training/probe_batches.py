@@ -10,7 +10,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from lightning_saturation.metrics.ranks import gather
+from lightning_saturation.covariance.ranks import gather
 
 MOST_CARRIED = 2**26
 """Bytes of probes that a checkpoint may hold."""

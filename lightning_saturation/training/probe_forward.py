@@ -11,10 +11,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from lightning_saturation.capture.fresh import with_weights
 from lightning_saturation.capture.inputs import call_with
-from lightning_saturation.functional.pooling import Pooling
-from lightning_saturation.tracking.probes import Rows, represent
+from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.reinitialise import with_weights
+from lightning_saturation.capture.represent import Rows, represent
 
 
 def represent_probes(

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_saturation.metrics.ranks import LOCAL
+from lightning_saturation.covariance.ranks import LOCAL
 
 
 def fraction_done(trainer: Trainer) -> float | None:

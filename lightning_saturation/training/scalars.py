@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_saturation.loggers import write_scalars
+from lightning_saturation.loggers.write import write_scalars
 
 
 def log_values(

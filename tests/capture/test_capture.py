@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.checkpoint import checkpoint
 
 from lightning_saturation import capture
-from lightning_saturation.capture import Capture
+from lightning_saturation.capture.capture import Capture
 
 
 @pytest.fixture(autouse=True)

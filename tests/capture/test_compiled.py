@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_saturation import capture
-from lightning_saturation.capture import Capture
+from lightning_saturation.capture.capture import Capture
 
 pytestmark = [  # of torch's own, while it compiles
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),

@@ -9,8 +9,8 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torchmetrics import Metric, MetricCollection
 
 from lightning_saturation import select_layers
+from lightning_saturation.capture.pooling import Layout
 from lightning_saturation.capture.select import layout_of, width_of
-from lightning_saturation.functional.pooling import Layout
 
 
 class Block(nn.Module):

@@ -11,11 +11,11 @@ import torch.distributed as dist
 from torchmetrics import MetricCollection
 
 from lightning_saturation import Covariance, Saturation
-from lightning_saturation.functional.moments import moments
-from lightning_saturation.metrics.ranks import LOCAL
-from lightning_saturation.metrics.reduction import agree, all_reduce_moments
-from lightning_saturation.tracking import Window
-from lightning_saturation.tracking.spectra import eigenvalues_over_ranks
+from lightning_saturation.covariance.eigenvalues import eigenvalues_over_ranks
+from lightning_saturation.covariance.moments import moments
+from lightning_saturation.covariance.ranks import LOCAL
+from lightning_saturation.covariance.reduction import agree, all_reduce_moments
+from lightning_saturation.saturation.window import Window
 from tests.distributed.ranks import error_on_each, on_ranks
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no distributed package")
@@ -243,7 +243,7 @@ def test_skipped_rows_of_a_layer_that_one_rank_never_ran():
 def test_eigenproblems_are_shared_among_the_ranks():
     def job(rank):
         solved = []
-        import lightning_saturation.tracking.spectra as spectra
+        import lightning_saturation.covariance.eigenvalues as spectra
 
         solve = spectra._solve
         spectra._solve = lambda name, *rest: (solved.append(name), solve(name, *rest))[1]

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 
 from lightning_saturation import SaturationMonitor, SaturationStopping, measure_saturation
 from tests.distributed.ranks import error_on_each, on_ranks
-from tests.training import LAYERS, Net, assert_holds, batches, data, fit, is_untouched, outputs, quiet, seen
+from tests.tiny import LAYERS, Net, assert_holds, batches, data, fit, is_untouched, outputs, quiet, seen
 
 pytestmark = [*quiet, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")]
 

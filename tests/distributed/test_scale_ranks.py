@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from ranks import error_on_each, on_ranks
 from torch import nn
 
-from lightning_saturation.functional.bracket import dimension_bracket
-from lightning_saturation.functional.sketch import add_to_sketch, empty_sketch
-from lightning_saturation.functional.spectrum import intrinsic_dimension
-from lightning_saturation.metrics import SketchedCovariance
-from lightning_saturation.metrics.sketch_reduction import merge_over_ranks
-from lightning_saturation.tracking import Window, saturation_tracker
-from lightning_saturation.tracking.accumulation import Accumulation
+from lightning_saturation.covariance.accumulation import Accumulation
+from lightning_saturation.covariance.sketch import add_to_sketch, empty_sketch
+from lightning_saturation.covariance.sketch_bounds import dimension_bracket
+from lightning_saturation.covariance.sketch_reduction import merge_over_ranks
+from lightning_saturation.covariance.sketched_covariance import SketchedCovariance
+from lightning_saturation.covariance.spectrum import intrinsic_dimension
+from lightning_saturation.saturation.window import Window, saturation_tracker
+from tests.distributed.ranks import error_on_each, on_ranks
 
 
 def rows(rank, n=150, d=40):
@@ -139,7 +139,7 @@ def test_tensor_parallel_layers_are_gathered(pooling):
             net(torch.randn(30, 3, 6, generator=generator))
         tracker.detach()
         assert not tracker._capture.sharded
-        from lightning_saturation.metrics.ranks import LOCAL
+        from lightning_saturation.covariance.ranks import LOCAL
 
         return tracker.windows["test"].statistics(delta=0.99, group=LOCAL)
 

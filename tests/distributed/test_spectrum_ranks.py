@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from lightning_saturation.tracking import measure_spectrum, spectra_over_ranks
+from lightning_saturation.operators.measure import measure_spectrum, spectra_over_ranks
 from tests.distributed.ranks import on_ranks
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lightning_saturation.functional.sketch import add_to_sketch, empty_sketch
-from lightning_saturation.metrics import Covariance, ranks, sketch_reduction
-from lightning_saturation.metrics.ranks import LOCAL, RankError, all_reduce, broadcast, gather, pass_on, together
-from lightning_saturation.tracking import measure_saturation
+from lightning_saturation.covariance import ranks, sketch_reduction
+from lightning_saturation.covariance.covariance import Covariance
+from lightning_saturation.covariance.ranks import LOCAL, RankError, all_reduce, broadcast, gather, pass_on, together
+from lightning_saturation.covariance.sketch import add_to_sketch, empty_sketch
+from lightning_saturation.saturation.measure import measure_saturation
 from tests.distributed.ranks import error_on_each, on_ranks
 
 WORLDS = pytest.mark.parametrize("world", [2, 3])

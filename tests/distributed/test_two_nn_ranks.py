@@ -14,8 +14,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from lightning_saturation.dimension.metric import TwoNN
 from lightning_saturation.functional import two_nn_estimate
-from lightning_saturation.metrics import TwoNN
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no distributed package")
 

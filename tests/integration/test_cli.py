@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch import LightningDataModule
 
 from lightning_saturation import SaturationMonitor, SaturationStopping
-from tests.training import LAYERS, SAMPLES, Net, batches, is_untouched, quiet, seen
+from tests.tiny import LAYERS, SAMPLES, Net, batches, is_untouched, quiet, seen
 
 pytest.importorskip("jsonargparse")
 cli = pytest.importorskip("lightning.pytorch.cli")

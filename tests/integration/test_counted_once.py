@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from lightning_saturation import SaturationMonitor
-from tests.training import BATCH, LAYERS, SAMPLES, Net, assert_holds, batches, data, fit, outputs, quiet, seen, trainer
+from tests.tiny import BATCH, LAYERS, SAMPLES, Net, assert_holds, batches, data, fit, outputs, quiet, seen, trainer
 
 pytestmark = quiet
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_saturation import SaturationMonitor, SaturationStopping
-from tests.training import LAYERS, SAMPLES, Net, batches, data, fit, interruptible, is_untouched, quiet, seen, trainer
+from tests.tiny import LAYERS, SAMPLES, Net, batches, data, fit, interruptible, is_untouched, quiet, seen, trainer
 
 pytestmark = quiet
 

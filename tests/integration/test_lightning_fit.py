@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_saturation import SaturationMonitor, SaturationStopping
-from tests.training import LAYERS, SAMPLES, Net, batches, data, fit, is_untouched, quiet, seen
+from tests.tiny import LAYERS, SAMPLES, Net, batches, data, fit, is_untouched, quiet, seen
 
 pytestmark = quiet
 

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_saturation import SaturationMonitor, SaturationStopping
-from tests.training import LAYERS, SAMPLES, Net, batches, fit, quiet, seen, trainer
+from tests.tiny import LAYERS, SAMPLES, Net, batches, fit, quiet, seen, trainer
 
 pytestmark = [
     *quiet,

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_saturation import SaturationMonitor
-from lightning_saturation.tracking.accumulation import LEAST_ROWS
+from lightning_saturation.covariance.accumulation import LEAST_ROWS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -99,9 +99,10 @@ def test_a_sketching_monitor_reports_bounds_that_hold():
 
 
 def test_an_uncertain_saturation_shows_its_bounds_in_table_and_chart():
-    from lightning_saturation.functional.sketch import add_to_sketch, empty_sketch
-    from lightning_saturation.plots import profile_figure
-    from lightning_saturation.report import LayerStatistics, SaturationReport
+    from lightning_saturation.covariance.sketch import add_to_sketch, empty_sketch
+    from lightning_saturation.saturation.plots.profile import profile_figure
+    from lightning_saturation.saturation.report.layer import LayerStatistics
+    from lightning_saturation.saturation.report.report import SaturationReport
 
     sketch, _ = add_to_sketch(
         empty_sketch(40, size=4), torch.randn(200, 40, generator=torch.Generator().manual_seed(0))

@@ -1,7 +1,8 @@
 """The examples on similarity run on the digits as a user starts them, and leave their pictures."""
 
 import pytest
-from programs import PATIENCE, ROOT, program
+
+from tests.integration.programs import PATIENCE, ROOT, program
 
 pytest.importorskip("sklearn")
 

@@ -10,7 +10,8 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 
 import programs
-from wandb_server import ENTITY, PROJECT, SWEEP, SweepServer
+
+from tests.integration.wandb_server import ENTITY, PROJECT, SWEEP, SweepServer
 
 TRAIN = programs.ROOT / "examples" / "sweep" / "train.py"
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds stray processes through /proc")

@@ -9,17 +9,11 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
-from lightning_saturation.loggers import (
-    save_reports,
-    write_figure,
-    write_reports,
-    write_scalars,
-    write_table,
-    write_text,
-    write_window,
-)
 from lightning_saturation.loggers.tabular import fit, to_csv
-from lightning_saturation.plots import heatmap_figure
+from lightning_saturation.loggers.write import write_figure, write_scalars, write_table, write_text
+from lightning_saturation.saturation.files import save_reports
+from lightning_saturation.saturation.plots.heatmap import heatmap_figure
+from lightning_saturation.saturation.writing import write_reports, write_window
 from tests.profiles import profile
 
 Image = pytest.importorskip("PIL.Image")
@@ -105,7 +99,8 @@ def test_csv_logger_and_unknown_loggers_get_scalars_and_nothing_else(tmp_path):
 
 
 def test_the_stand_in_of_trial_runs_is_harmless(monkeypatch):
-    monkeypatch.setattr("lightning_saturation.loggers.reports.heatmap_figure", lambda _: pytest.fail("drawn in vain"))
+    figure = "lightning_saturation.saturation.writing.heatmap_figure"
+    monkeypatch.setattr(figure, lambda _: pytest.fail("drawn in vain"))
     write_reports([DummyLogger()], HISTORY, step=1)
     write_scalars([DummyLogger()], {"a": 1.0}, step=1)
 

@@ -10,17 +10,11 @@ import pytest
 import pytorch_lightning.loggers
 import wandb
 
-from lightning_saturation.loggers import (
-    write_figure,
-    write_reports,
-    write_scalars,
-    write_table,
-    write_text,
-    write_window,
-)
 from lightning_saturation.loggers.wandb import WandbSink
-from lightning_saturation.plots import profile_figure
-from lightning_saturation.report import SaturationReport
+from lightning_saturation.loggers.write import write_figure, write_scalars, write_table, write_text
+from lightning_saturation.saturation.plots.profile import profile_figure
+from lightning_saturation.saturation.report.report import SaturationReport
+from lightning_saturation.saturation.writing import write_reports, write_window
 from tests.profiles import profile
 
 Image = pytest.importorskip("PIL.Image")

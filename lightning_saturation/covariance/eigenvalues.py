@@ -1,0 +1,59 @@
+"""The eigenproblems of all layers, shared among the ranks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_saturation.covariance.moments import Moments, covariance
+from lightning_saturation.covariance.ranks import all_reduce, rank_and_world, share_by_cost
+from lightning_saturation.covariance.spectrum import covariance_eigenvalues, eigenvalues_together
+
+# From this width on a GPU is busy with one problem.
+_NARROW = 1024
+
+
+def eigenvalues_over_ranks(moments: Mapping[str, Moments], *, group: Any = None) -> dict[str, Tensor | None]:
+    """Return the eigenvalues (features,), float64, of every layer's covariance, largest first; a collective call.
+
+    They are on the CPU and bitwise the same on all ranks; None stands for a problem that could not be solved.
+    ``moments`` must already be the same on all ranks. Each rank solves its share; one all-reduce brings them together.
+    """
+    rank, world = rank_and_world(group)
+    mine = share_by_cost({name: len(m.mean) ** 3 for name, m in moments.items()}, world)[rank]
+    together = _solve_together({name: moments[name] for name in mine})
+    solved = {
+        name: torch.zeros(len(m.mean), dtype=torch.float64)
+        if name not in mine
+        else together[name].cpu()
+        if name in together
+        else _solve(name, m)
+        for name, m in moments.items()
+    }
+    if world > 1 and solved:
+        packed = all_reduce(torch.cat(list(solved.values())), group)
+        parts = torch.split(packed, [len(part) for part in solved.values()])
+        solved = {name: part.clone() for name, part in zip(solved, parts, strict=True)}
+    return {name: None if part.isnan().any() else part for name, part in solved.items()}
+
+
+def _solve_together(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
+    """Return the eigenvalues of narrow layers on a GPU, which solves many at once; {} where one of them fails."""
+    narrow = {name: m for name, m in moments.items() if m.mean.is_cuda and len(m.mean) < _NARROW}
+    try:
+        return dict(zip(narrow, eigenvalues_together([covariance(m) for m in narrow.values()]), strict=True))
+    except (ValueError, RuntimeError):
+        return {}  # one by one, so that the others are not missing too
+
+
+def _solve(name: str, moments: Moments) -> Tensor:
+    """Return the eigenvalues on the CPU, NaN where the problem cannot be solved."""
+    try:
+        return covariance_eigenvalues(covariance(moments)).cpu()
+    except (ValueError, RuntimeError) as error:
+        warnings.warn(f"The saturation of layer {name!r} is missing in this window: {error}", stacklevel=2)
+        return torch.full((len(moments.mean),), torch.nan, dtype=torch.float64)

@@ -1,0 +1,214 @@
+"""Rows collected until there are enough of them to be worth touching a covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_saturation.covariance.accumulation import Accumulation
+from lightning_saturation.covariance.covariance import Covariance
+from lightning_saturation.covariance.moments import Moments
+from lightning_saturation.covariance.sketch import Sketch, sketch_size
+from lightning_saturation.covariance.sketched_covariance import SketchedCovariance
+from lightning_saturation.covariance.thinning import Thinning, take, thinning
+
+# Updating a (features, features) matrix once per step moves more memory than it does arithmetic; about as many rows as
+# features at a time turn it into a matrix product. The bytes bound what a very wide layer may hold.
+_LEAST_ROWS = 1024
+_MOST_BYTES = 32 * 2**20
+# What comes in large pieces need not be collected first; pieces of this size stay in a processor's cache.
+_DIRECT_NUMBERS = 2**18
+
+
+class RowBuffer:
+    """The rows of one layer over one window, on their way into a covariance or the sketch of one."""
+
+    def __init__(self, accumulation: Accumulation = Accumulation()) -> None:  # noqa: B008
+        self._accumulation = accumulation
+        self._exact = Covariance(sync_on_compute=False)
+        self._sketched = SketchedCovariance(sync_on_compute=False)
+        self._rows = self._spare = torch.empty(0, 0)
+        self._filled, self._pinned = 0, False
+        self._pending: tuple[Tensor, int, Any] | None = None  # rows still on their way to another device, their weight
+        self._thinning: Thinning | None = None
+        self._seen = self._seen_before = 0
+
+    def add(self, rows: Tensor, *, batches: int | None = None) -> None:
+        """Take ``rows`` (…, features) in; raises ``ValueError`` where their width is not that of the first.
+
+        ``batches`` is how many such calls the window will have, if that is known. Whatever the covariance would refuse
+        is refused here: an error at the end of a window comes too late.
+        """
+        if rows.ndim < 2 or not rows.shape[-1] or rows.is_complex():
+            raise ValueError(f"Expected real rows (samples, features), got {rows.dtype} of shape {tuple(rows.shape)}.")
+        features, count = rows.shape[-1], rows.shape[:-1].numel()
+        if not count:
+            return
+        if features != self.features and self._seen:
+            raise ValueError(f"Expected rows of {self.features} features as before, got {features}.")
+        dtype = torch.promote_types(rows.dtype, torch.float32)
+        if features != self.features or torch.promote_types(dtype, self._rows.dtype) != self._rows.dtype:
+            self._flush()
+            self._allocate(features, dtype, self._accumulation.state_device or rows.device)
+        elif self._accumulation.state_device is None and rows.device != self._rows.device:
+            self._move(rows.device)  # what came out of a checkpoint, or a model that was moved
+        chosen = self._choose(rows, count, batches)
+        if not len(chosen):
+            return
+        direct = rows.device == self._rows.device
+        for part in _parts(chosen, max(len(self._rows), _DIRECT_NUMBERS // features if direct else 0)):
+            self._collect(part)
+
+    def moments(self) -> Moments | None:
+        """Return the moments of all rows, each counted with its weight, or None where there were none."""
+        self._settle()
+        return self._exact.moments()
+
+    def sketch(self) -> Sketch | None:
+        """Return the sketch of all rows, each counted with its weight, or None where there were none."""
+        self._settle()
+        return self._sketched.sketch()
+
+    @property
+    def skipped(self) -> int:
+        """How many rows were left out for NaN or infinity."""
+        self._settle()
+        return int(self._exact.skipped) + int(self._sketched.skipped)
+
+    @property
+    def features(self) -> int:
+        """How wide the rows are; 0 before the first."""
+        return int(self._rows.shape[1])
+
+    @property
+    def taken(self) -> int:
+        """How many rows there are, a row of a longer stride than others' for one; of a window in parts, the least."""
+        self._settle()
+        own = self._sketched if self._accumulation.sketches(self.features) else self._exact
+        return int(own.samples) // self.stride
+
+    @property
+    def stride(self) -> int:
+        """How many rows each of the last rows taken stands for."""
+        return self._thinning.stride if self._thinning is not None else 1
+
+    def to_state(self) -> dict[str, Any]:
+        """Return all rows so far, as sums, for a checkpoint."""
+        self._settle()
+        metric = self._sketched if self._accumulation.sketches(self.features) else self._exact
+        sums = {name: state.clone() for name, state in metric.metric_state.items() if isinstance(state, Tensor)}
+        thinned = None if self._thinning is None else tuple(self._thinning)
+        rows = {"features": self.features, "dtype": str(self._rows.dtype), "thinning": thinned}
+        return {**sums, **rows, "rows seen": self._seen, "rows seen before": self._seen_before}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was written. Raises ``ValueError`` where rows were kept in another way."""
+        metric = self._sketched if self._accumulation.sketches(state["features"]) else self._exact
+        if not set(metric.metric_state) <= set(state):
+            raise ValueError("Expected sums of the kind that `covariance` asks for, got those of another one.")
+        home = self._accumulation.state_device or torch.device("cpu")
+        self._allocate(state["features"], getattr(torch, state["dtype"].removeprefix("torch.")), home)
+        for name in metric.metric_state:
+            setattr(metric, name, state[name].clone())
+        self._thinning = None if state["thinning"] is None else Thinning(*state["thinning"])
+        self._seen, self._seen_before = state["rows seen"], state["rows seen before"]
+
+    def reset(self) -> None:
+        """Forget all rows; how many there were tells how many to expect."""
+        self._filled, self._pending, self._thinning = 0, None, None
+        self._seen, self._seen_before = 0, self._seen or self._seen_before
+        self._exact.reset()
+        self._sketched.reset()
+
+    def _choose(self, rows: Tensor, count: int, batches: int | None) -> Tensor:
+        """Return the rows that the budget leaves, without making a copy of all of them first."""
+        self._seen += count
+        budget = self._accumulation.budget(rows.shape[-1])
+        if budget is None:
+            return rows
+        if self._thinning is None:
+            expected = self._seen_before or (count * batches if batches else None)
+            self._thinning = thinning(budget, expected=expected)
+        before = self._thinning.stride
+        after, picked = take(self._thinning, count)
+        if after.stride != before:
+            self._flush()  # what is collected so far has another weight
+        self._thinning = after
+        if picked is None:
+            return rows
+        picked = picked.to(rows.device, non_blocking=True)
+        return rows[picked] if rows.ndim == 2 else rows[picked // rows.shape[1], picked % rows.shape[1]]
+
+    def _collect(self, rows: Tensor) -> None:
+        """Put ``rows`` (samples, features), into the buffer, or past it where there are enough of them."""
+        if self._filled + len(rows) > len(self._rows):
+            self._flush()
+        if 2 * len(rows) >= len(self._rows) and rows.device == self._rows.device:
+            self._flush()  # enough of them at once, and in order
+            self._update(rows, self.stride)
+            return
+        self._rows[self._filled : self._filled + len(rows)].copy_(rows, non_blocking=self._pinned)
+        self._filled += len(rows)
+
+    def _allocate(self, features: int, dtype: torch.dtype, device: torch.device) -> None:
+        fitting = _MOST_BYTES // (features * dtype.itemsize)
+        wanted = sketch_size(features) if self._accumulation.sketches(features) else max(_LEAST_ROWS, features)
+        shape = (max(1, min(wanted, fitting)), features)
+        pinned = self._pinned = device.type == "cpu" and torch.cuda.is_available()
+        # Allocated outside inference mode, in which Lightning validates, so that training may write into it too.
+        with torch.inference_mode(False):
+            self._rows = torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
+            self._spare = torch.empty(shape, dtype=dtype, device=device, pin_memory=True) if pinned else self._spare
+
+    def _move(self, device: torch.device) -> None:
+        self._settle()
+        self._exact.to(device)
+        self._sketched.to(device)
+        self._allocate(self.features, self._rows.dtype, device)
+
+    def _flush(self) -> None:
+        """Hand over what is collected: at once on its own device, else when the copies have long arrived."""
+        if not self._filled:
+            return
+        rows, self._filled = self._rows[: self._filled], 0
+        if not self._pinned:
+            self._update(rows, self.stride)
+            return
+        self._fold_pending()
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()
+        self._pending = rows, self.stride, arrived
+        self._rows, self._spare = self._spare, self._rows
+
+    def _fold_pending(self) -> None:
+        if self._pending is not None:
+            (rows, weight, arrived), self._pending = self._pending, None
+            arrived.synchronize()
+            self._update(rows, weight)
+
+    def _settle(self) -> None:
+        self._flush()
+        self._fold_pending()
+
+    def _update(self, rows: Tensor, weight: int) -> None:
+        if self._accumulation.sketches(rows.shape[1]):
+            self._sketched.update(rows, weight)
+        else:
+            self._exact.add(rows, weight=weight)
+
+
+def _parts(rows: Tensor, most: int) -> list[Tensor]:
+    """Return ``rows`` (…, features) in parts (samples, features) of at most ``most``; only parts are ever copied."""
+    if rows.ndim == 2:
+        return [rows] if len(rows) <= most else list(torch.split(rows, most))
+    inner = rows.shape[1:-1].numel()
+    groups = torch.split(rows, max(1, most // inner))
+    if rows.stride(-1) != 1 and rows.stride(-2) == 1:
+        # Maps are kept position by position, feature after feature: copying them so moves whole runs of memory.
+        flat = [group.movedim(-1, 0).flatten(1).T for group in groups]
+    else:
+        flat = [group.flatten(0, -2) for group in groups]
+    return [part for rows in flat for part in torch.split(rows, most)]

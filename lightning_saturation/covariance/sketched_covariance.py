@@ -1,0 +1,103 @@
+"""The covariance of wide rows in a fraction of its memory, as a metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_saturation.covariance.reduction import agree
+from lightning_saturation.covariance.sketch import Sketch, add_to_sketch, empty_sketch, merge_sketches, sketch_size
+from lightning_saturation.covariance.sketch_bounds import Bracket, dimension_bracket, estimated_eigenvalues
+from lightning_saturation.covariance.sketch_reduction import merge_over_ranks
+from lightning_saturation.covariance.spectrum import check_delta
+from lightning_saturation.covariance.state_metric import StateMetric, accumulation_device
+
+
+class SketchedCovariance(StateMetric):
+    """Return certified bounds (2,) on the saturation of all rows seen, float64: the lowest and the highest possible.
+
+    For layers too wide for a :class:`Covariance`: state is ``size`` rows instead of ``features``. ``update(x)`` takes
+    rows (samples, features); the first one fixes the number of features; rows with NaN or infinity are left out and
+    counted in ``skipped``. The bounds hold whatever the batches, and over ranks, whose sketches merge in log2(ranks)
+    rounds (``dist_sync_fn`` is not used). Casts of a parent module do not reach the state.
+
+    Args:
+        size: directions kept, None for a 32nd of the features and at least 64. Bounds are narrow where ``size`` is a
+            few times the intrinsic dimension.
+        delta: share of the variance that the counted directions hold, in (0, 1].
+        kwargs: those of ``torchmetrics.Metric``.
+
+    Raises ``ValueError`` for an argument out of range or rows of another width.
+    Source: Ghashami et al., *Frequent Directions*, 2016; see :class:`~lightning_saturation.covariance.sketch.Sketch`.
+    """
+
+    mean: Tensor
+    rows: Tensor
+    trace: Tensor
+    shrinkage: Tensor
+    rounding: Tensor
+
+    def __init__(self, size: int | None = None, delta: float = 0.99, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if size is not None and size < 1:
+            raise ValueError(f"Expected a sketch `size` of at least 1 row, got {size}.")
+        self.size = size
+        self.delta = check_delta(delta)
+        for name, default in empty_sketch(0, size=1)._asdict().items():
+            self.add_state(name, default)
+
+    def update(self, x: Tensor, weight: int = 1) -> None:
+        """Add rows ``x`` (samples, features), each as often as ``weight`` says."""
+        if x.ndim != 2 or not x.shape[1]:
+            raise ValueError(f"Expected `x` of shape (samples, features), got {tuple(x.shape)}.")
+        if not len(x):
+            return
+        if not len(self.mean):
+            self._set(empty_sketch(x.shape[1], size=self.size, device=accumulation_device(x.device)))
+        if x.shape[1] != len(self.mean):
+            raise ValueError(f"Expected `x` with {len(self.mean)} features as before, got {x.shape[1]}.")
+        for part in torch.split(x, len(self.rows)):
+            sketch, skipped = add_to_sketch(self._sketch, part, weight=weight)
+            self._set(sketch)
+            self.skipped = self.skipped + skipped.to(self.skipped.device)
+
+    def compute(self) -> Tensor:
+        """Return the bounds over all ranks."""
+        sketch = self.sketch()
+        bracket = Bracket(0, 0) if sketch is None else dimension_bracket(sketch, delta=self.delta)
+        features = max(len(self.mean), 1)
+        return torch.tensor([k / features for k in bracket], dtype=torch.float64, device=self.mean.device)
+
+    def sketch(self) -> Sketch | None:
+        """Return the sketch of this rank's rows (of all ranks' within a synchronisation), or None before the first."""
+        return self._sketch if len(self.mean) else None
+
+    def eigenvalues(self) -> Tensor:
+        """Return estimates (features,) of the covariance's eigenvalues, largest first, with their exact sum."""
+        return estimated_eigenvalues(self._sketch)
+
+    @property
+    def _sketch(self) -> Sketch:
+        return Sketch(*(getattr(self, name) for name in Sketch._fields))
+
+    def _set(self, sketch: Sketch) -> None:
+        for name, tensor in sketch._asdict().items():
+            setattr(self, name, tensor)
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        theirs = Sketch(*(incoming_state[name].to(self.mean.device) for name in Sketch._fields))
+        if len(theirs.mean) and len(self.mean) not in (0, len(theirs.mean)):
+            raise ValueError(f"Expected a state with {len(self.mean)} features to merge, got {len(theirs.mean)}.")
+        self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
+        if len(theirs.mean):
+            self._set(merge_sketches(self._sketch, theirs) if len(self.mean) else theirs)
+
+    def _merge_ranks(self, group: Any) -> None:
+        own = self.sketch()
+        # The size is part of the name, so that ranks with another one are told so instead of hanging.
+        name = f"{type(self).__name__}(size={self.size})"
+        for width in agree({name: None if own is None else len(own.mean)}, group=group).values():
+            sizes = {name: self.size or sketch_size(width)}
+            self._set(merge_over_ranks({name: own}, {name: width}, sizes, group=group)[name])

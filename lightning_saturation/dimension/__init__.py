@@ -1,0 +1,1 @@
+"""How many dimensions the data fills in every layer: TwoNN and PCA."""

@@ -1,0 +1,151 @@
+"""The TwoNN dimension of everything seen, as a metric."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_saturation.covariance.state_metric import StateMetric, accumulation_device
+from lightning_saturation.dimension.neighbours import merge_nearest, two_nearest
+from lightning_saturation.dimension.two_nn_law import FEWEST, TwoNNEstimate, check_options, estimate_from_nearest
+from lightning_saturation.dimension.two_nn_state import Anchors, gather_anchors, merge_anchors
+
+
+class TwoNN(StateMetric):
+    """Return the TwoNN dimension (0-d, float64) of all rows seen, from exact neighbours, for any split of them.
+
+    Memory is bounded: rows are kept for at most ``anchors`` points. The dimension is estimated at these anchors, each
+    with its two nearest neighbours among *everything* seen, of which nothing but the two distances is kept.
+    ``update(x)`` takes rows (samples, features), all of the same width; those with NaN or infinity are left out and
+    counted in ``skipped``. ``compute()`` is NaN, with a warning, where the rows cannot tell a dimension (fewer than
+    five different ones); ``estimate()`` returns error, interval and duplicates too, and raises there.
+
+    Args:
+        anchors: a number: the first so many rows become anchors, on each rank those that it sees. Or rows
+            (anchors, features), the same on every rank: they count as seen, so ``update`` must not see them again.
+        discard: share of the anchors with the largest ratios that is left out, in [0, 1).
+        estimator: ``"fit"`` or ``"mle"``, see ``functional.two_nn_dimension``.
+        kwargs: those of ``torchmetrics.Metric`` (``dist_sync_fn`` is not used).
+
+    Merging metrics or ranks is exact as long as at most one of them saw more rows than its anchors. Beyond that the
+    anchors of one have never met the rows of another, and a ``RuntimeError``, the same on all ranks, asks for anchors
+    that all ranks share; with those there is no limit.
+
+    Source: Facco et al., *Estimating the intrinsic dimension of datasets by a minimal neighborhood information*, 2017.
+
+    >>> metric = TwoNN()
+    >>> plane = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0))
+    >>> metric.update(plane[:300])
+    >>> metric.update(plane[300:])
+    >>> round(float(metric.compute()))
+    2
+    """
+
+    full_state_update = True  # for `forward`: a batch alone is another set of anchors, not a part of this one
+    plot_lower_bound = 0.0
+
+    anchors: Tensor
+    nearest: Tensor
+
+    def __init__(
+        self,
+        anchors: int | Tensor = 4096,
+        *,
+        discard: float = 0.1,
+        estimator: Literal["fit", "mle"] = "fit",
+        **kwargs: Any,
+    ) -> None:
+        check_options(discard, estimator)
+        super().__init__(**kwargs)
+        self.discard = discard
+        self.estimator: Literal["fit", "mle"] = estimator
+        self.shared = isinstance(anchors, Tensor)
+        rows = _checked_rows(anchors) if isinstance(anchors, Tensor) else torch.zeros(0, 0)
+        self.capacity = len(rows) if isinstance(anchors, Tensor) else anchors
+        if self.capacity < FEWEST:
+            raise ValueError(f"Expected at least {FEWEST} `anchors`, got {self.capacity}.")
+        self.add_state("anchors", rows)
+        self.add_state("nearest", torch.full((len(rows), 2), torch.inf, dtype=torch.float64))
+        self.add_state("samples", torch.tensor(len(rows)))
+
+    def update(self, x: Tensor) -> None:
+        """Add rows ``x`` (samples, features)."""
+        if x.ndim != 2 or not x.is_floating_point():
+            raise ValueError(f"Expected `x` of shape (samples, features), floating, got {tuple(x.shape)}, {x.dtype}.")
+        if not len(x):
+            return
+        if len(self.anchors) and x.shape[1] != self.anchors.shape[1]:
+            raise ValueError(f"Expected `x` with {self.anchors.shape[1]} features as before, got {x.shape[1]}.")
+        x = x.detach()
+        finite = x.isfinite().all(dim=1)
+        rows = x[finite].to(accumulation_device(x.device))
+        self.skipped = self.skipped + (len(x) - len(rows))
+        self.samples = self.samples + len(rows)
+        taken = min(len(rows), max(0, self.capacity - len(self.anchors)))
+        new, others = rows[:taken], rows[taken:]
+        state = self._state.moved(rows.device)
+        if len(new):
+            state = state.extended(new)
+        if len(others):
+            state = state._replace(nearest=merge_nearest(state.nearest, two_nearest(state.anchors, others)))
+        self.anchors, self.nearest = state.anchors, state.nearest
+
+    def compute(self) -> Tensor:
+        """Return the dimension over all ranks."""
+        try:
+            dimension = self.estimate().dimension
+        except ValueError as error:
+            warnings.warn(f"No TwoNN dimension. {error}", UserWarning, stacklevel=2)
+            dimension = torch.nan
+        return torch.tensor(dimension, dtype=torch.float64, device=self.anchors.device)
+
+    def estimate(self, *, confidence: float = 0.95) -> TwoNNEstimate:
+        """Return the dimension with error, interval and what was dropped, over all ranks; a collective call."""
+        check_options(self.discard, self.estimator, confidence)
+        with self._synced():
+            return estimate_from_nearest(
+                merge_nearest(self.nearest, two_nearest(self.anchors)),
+                discard=self.discard,
+                estimator=self.estimator,
+                confidence=confidence,
+                skipped=int(self.skipped),
+            )
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add what another ``TwoNN`` saw."""
+        if isinstance(incoming_state, TwoNN):
+            incoming_state = incoming_state.metric_state
+        if not isinstance(incoming_state, Mapping):
+            raise ValueError(f"Expected `incoming_state` to be a TwoNN or its state, got {type(incoming_state)}.")
+        theirs = Anchors(*(incoming_state[name] for name in Anchors._fields))
+        self._set(merge_anchors([self._state, theirs.moved(self.anchors.device)], shared=self.shared))
+        self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
+        """Return a matplotlib figure and axes of one value or of several over time."""
+        return self._plot(val, ax)
+
+    @property
+    def _state(self) -> Anchors:
+        return Anchors(self.anchors, self.nearest, self.samples)
+
+    def _set(self, state: Anchors) -> None:
+        for name, tensor in state._asdict().items():
+            setattr(self, name, tensor)
+
+    def _merge_ranks(self, group: Any) -> None:
+        self._set(merge_anchors(gather_anchors(self._state, group=group), shared=self.shared))
+
+
+def _checked_rows(anchors: Tensor) -> Tensor:
+    if anchors.ndim != 2 or not anchors.is_floating_point() or not bool(anchors.isfinite().all()):
+        raise ValueError(
+            f"Expected `anchors` of shape (anchors, features), floating and finite, got {tuple(anchors.shape)},"
+            f" {anchors.dtype}."
+        )
+    return anchors.detach().clone().to(accumulation_device(anchors.device))

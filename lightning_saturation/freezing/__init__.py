@@ -1,0 +1,1 @@
+"""Freeze training: layers that have stopped changing skip the backward pass."""

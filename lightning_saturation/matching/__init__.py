@@ -1,0 +1,1 @@
+"""Convergent learning: whether two networks learned the same units."""

@@ -1,0 +1,93 @@
+"""Whether two networks learned the same units: plain data in, plain data out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lightning_saturation.drawing.text_table import table
+from lightning_saturation.matching.lasso import SparseMapping
+from lightning_saturation.matching.units import Matching
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class LayerMatch:
+    """One layer of two networks: correlations of their units, partners, and how well few units predict one.
+
+    ``within`` holds each network's correlations with itself, ``between`` (units, units) those of the first with the
+    second; ``bipartite`` and ``semi`` say which units go together; ``mapping`` predicts the second from the first.
+    """
+
+    within: tuple[Tensor, Tensor]
+    between: Tensor
+    bipartite: Matching
+    semi: Matching
+    mapping: SparseMapping
+    samples: int
+
+    @property
+    def order(self) -> tuple[Tensor, Tensor]:
+        """Units of the first and of the second network as matched pairs, those that correlate most first."""
+        paired = (self.bipartite.y_partner >= 0).nonzero().flatten()
+        first = paired[self.bipartite.y_correlation[paired].argsort(descending=True)]
+        return first, self.bipartite.y_partner[first]
+
+    def plot(self, *, title: str = "") -> Figure:
+        """Return a matplotlib figure: correlations in natural and in matched order, and those of the pairs."""
+        from lightning_saturation.matching.plots import match_figure
+
+        return match_figure(self, title=title)
+
+
+@dataclass(frozen=True)
+class ConvergentLearning:
+    """The matches of all layers that two networks share, in the order in which they run.
+
+    Source: Li et al., *Convergent learning*, 2016.
+    """
+
+    layers: dict[str, LayerMatch]
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one plain dict per layer: mean correlations by matching, and the loss for each decay (table 1)."""
+        records = []
+        for name, match in self.layers.items():
+            losses = zip(match.mapping.decay.tolist(), match.mapping.loss.tolist(), strict=True)
+            records.append(
+                {
+                    "layer": name,
+                    "units": len(match.between),
+                    "bipartite": float(match.bipartite.y_correlation.nanmean()),
+                    "semi": float(match.semi.y_correlation.mean()),
+                    "semi, backwards": float(match.semi.x_correlation.mean()),
+                    **{f"loss at decay {decay:g}": loss for decay, loss in losses},
+                }
+            )
+        return records
+
+    def pairs(self, layer: str) -> list[dict[str, Any]]:
+        """Return one plain dict per matched pair of units of ``layer``, those that correlate most first."""
+        match = self.layers[layer]
+        first, second = match.order
+        values = match.between[first, second]
+        best = match.semi.y_correlation[first]
+        columns = (t.tolist() for t in (first, second, values, match.semi.y_partner[first], best))
+        keys = ("unit", "partner", "correlation", "best", "best correlation")
+        return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure of the sparse-mapping loss over decay, a line per layer."""
+        from lightning_saturation.matching.plots import loss_figure
+
+        return loss_figure(self)
+
+    def __str__(self) -> str:
+        records = self.to_records()
+        rows = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in (*r.values(), "")] for r in records]
+        # What is last in a table is flush left, as words are: here there are none.
+        return "\n".join(table([*(records[0] if records else ()), ""], rows))

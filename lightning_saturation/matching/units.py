@@ -1,0 +1,102 @@
+"""Which unit of one network does what a unit of the other does: their correlations, one-to-one and best partners."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from lightning_saturation.covariance.moments import Moments, moments
+from lightning_saturation.shapes import Float, Int
+from lightning_saturation.similarity.pairs import PairMoments, pair_moments
+
+
+class Matching(NamedTuple):
+    """For every unit of one side its partner on the other and their correlation; −1 and NaN for a unit without one.
+
+    In a bipartite matching ``x_partner`` and ``y_partner`` are each other's inverse; in a semi-matching each is the
+    best partner, and several units may share one.
+    """
+
+    y_partner: Int[Tensor, " x_units"]
+    y_correlation: Float[Tensor, " x_units"]
+    x_partner: Int[Tensor, " y_units"]
+    x_correlation: Float[Tensor, " y_units"]
+
+
+def unit_correlation(
+    x: Float[Tensor, "x_samples x_units"] | PairMoments | Moments, y: Float[Tensor, "y_samples y_units"] | None = None
+) -> Float[Tensor, "x_units y_units"]:
+    """Return the correlation of every unit of ``x`` with every unit of ``y``, or of ``x`` where ``y`` is None.
+
+    Takes rows of the same samples or their moments (``Moments`` of one side, ``PairMoments`` of both). A constant unit
+    correlates with nothing: 0, not NaN. Raises ``ValueError`` for rows of different samples.
+
+    Source: Li et al., *Convergent learning*, 2016, section 2.
+
+    >>> unit_correlation(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    tensor([[ 1., -1.],
+            [-1.,  1.]], dtype=torch.float64)
+    """
+    if isinstance(x, PairMoments):
+        scatter, x_variance, y_variance = x.xy, x.xx.diagonal(), x.yy.diagonal()
+    elif y is None:
+        scatter = (x if isinstance(x, Moments) else moments(x)).scatter
+        x_variance = y_variance = scatter.diagonal()
+    elif isinstance(x, Moments):
+        raise TypeError("Expected rows `x` beside rows `y`; moments of both sides are `PairMoments`.")
+    else:
+        return unit_correlation(pair_moments(x, y))
+    product = torch.outer(x_variance, y_variance)
+    return (scatter / torch.where(product > 0, product, torch.inf).sqrt()).clamp(-1, 1)
+
+
+def match_units(
+    correlation: Float[Tensor, "x_units y_units"],
+    *,
+    method: Literal["bipartite", "semi"] = "bipartite",
+    exclude_self: bool = False,
+) -> Matching:
+    """Return which unit of ``y`` goes with which unit of ``x``, given their ``correlation``.
+
+    ``"bipartite"`` is the one-to-one assignment with the largest sum of correlations (needs SciPy); ``"semi"`` gives
+    every unit its best partner, in both directions. ``exclude_self`` keeps a unit from being its own partner, for a
+    correlation within one network. Raises ``ValueError`` for another method, NaN, or ``exclude_self`` of a matrix that
+    is not square.
+
+    Source: Li et al., *Convergent learning*, 2016, sections 3.1 and 3.2.
+
+    >>> match_units(torch.tensor([[0.1, 0.9], [0.2, 0.8]]), method="bipartite").y_partner
+    tensor([1, 0])
+    >>> match_units(torch.tensor([[0.1, 0.9], [0.2, 0.8]]), method="semi").y_partner
+    tensor([1, 1])
+    """
+    if method not in ("bipartite", "semi"):
+        raise ValueError(f"Expected `method` 'bipartite' or 'semi', got {method!r}.")
+    if correlation.isnan().any():
+        raise ValueError("Expected a `correlation` without NaN.")
+    scores = correlation.detach().double()
+    if exclude_self:
+        if scores.shape[0] != scores.shape[1]:
+            raise ValueError(f"Expected a square `correlation` with `exclude_self`, got {tuple(scores.shape)}.")
+        # Correlations lie in [−1, 1]: any assignment that avoids the diagonal beats one that does not.
+        scores = scores.clone().fill_diagonal_(-2.0 * (len(scores) + 1))
+    return _semi(scores) if method == "semi" else _bipartite(scores)
+
+
+def _semi(scores: Tensor) -> Matching:
+    by_x, by_y = scores.max(dim=1), scores.max(dim=0)
+    return Matching(by_x.indices, by_x.values, by_y.indices, by_y.values)
+
+
+def _bipartite(scores: Tensor) -> Matching:
+    rows, columns = (torch.from_numpy(index) for index in linear_sum_assignment(scores.cpu().numpy(), maximize=True))
+    rows, columns = rows.to(scores.device), columns.to(scores.device)
+    pairs = scores[rows, columns]
+    partners = [torch.full((count,), -1, device=scores.device) for count in scores.shape]
+    values = [torch.full_like(partner, torch.nan, dtype=torch.float64) for partner in partners]
+    partners[0][rows], partners[1][columns] = columns, rows
+    values[0][rows], values[1][columns] = pairs, pairs
+    return Matching(partners[0], values[0], partners[1], values[1])

@@ -1,0 +1,1 @@
+"""Layers as linear operators, and how their eigenvalues lie."""

@@ -1,0 +1,176 @@
+"""Spectra of layers as operators, every so many epochs of a Trainer's run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_saturation.arguments import check_count
+from lightning_saturation.capture.input_shapes import InputShapes
+from lightning_saturation.loggers.write import write_figure, write_table
+from lightning_saturation.operators.density import check_options
+from lightning_saturation.operators.measure import operator_layers, spectra_over_ranks
+from lightning_saturation.operators.plots import evolution_figure, histogram_figure, norms_figure
+from lightning_saturation.operators.report import SpectrumReport
+from lightning_saturation.training.monitor import Measured, Monitor
+from lightning_saturation.training.progress import data_parallel_group, learning_rates
+
+_QUANTITIES = ("largest_eigenvalue", "stable_rank", "decay_exponent")
+_MOST_STRIPS = 6
+
+
+class SpectrumMonitor(Monitor):
+    """Measure the eigenvalues of every layer as a linear operator: before training, and every ``every_n_epochs``.
+
+    The first forward pass of training tells the layers' input shapes; the hooks for it leave with its batch. A
+    :class:`SpectrumReport` joins ``reports`` and ``{name}/largest_eigenvalue/{layer}``, ``{name}/stable_rank/{layer}``
+    and ``{name}/decay_exponent/{layer}`` are logged, with a picture of the histograms; when fitting ends, norms over
+    training, the evolution of layers and a table. Ranks share the layers and get the same numbers to the last bit. No
+    random number is drawn from a generator of the user's.
+
+    Args:
+        layers: names or globs to measure, None for all linear and convolutional ones; see :func:`select_layers`.
+        exclude: names or globs to leave out.
+        every_n_epochs: epochs between two measurements. The last epoch is always measured.
+        seconds: time budget of one measurement, None for none. Layers that do not fit get a coarser histogram, or none
+            and a reason in the report's ``missing``.
+        bins: see :func:`~lightning_saturation.functional.eigenvalue_histogram`, as for the options that follow.
+        spikes: largest eigenvalues found one by one.
+        probes: random vectors, None for as many as the layer's size asks for.
+        degree: of the polynomials.
+        seed: of the random vectors; the same ones at each measurement, so that differences are the network's.
+        progress: whether to show a bar while measuring.
+        name: first part of the keys.
+
+    Raises:
+        ValueError: for an argument out of range, here; for an unknown layer, when fitting starts.
+
+    Source: *Evolution of Eigenvalue Decay in Deep Networks*, section 3.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        every_n_epochs: int = 1,
+        seconds: float | None = None,
+        bins: int = 250,
+        spikes: int = 32,
+        probes: int | None = None,
+        degree: int = 400,
+        seed: int = 0,
+        progress: bool = True,
+        name: str = "spectrum",
+    ) -> None:
+        super().__init__(name=name)
+        self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
+        self._options: dict[str, Any] = {
+            "bins": check_count("bins", bins),
+            "spikes": check_count("spikes", spikes, least=0),
+            "probes": check_count("probes", probes, optional=True),
+            "degree": check_count("degree", degree),
+            "seed": check_count("seed", seed, least=0),
+        }
+        check_options(seconds=seconds, **self._options)
+        self.layers = layers
+        self.exclude = exclude
+        self.seconds = seconds
+        self.progress = progress
+        self._watched: InputShapes | None = None
+        self._shapes: dict[str, set[tuple[int, ...]]] = {}
+
+    @property
+    def reports(self) -> list[SpectrumReport]:
+        """The report of every measurement, oldest first; epoch 0 is the untrained network."""
+        return super().reports
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
+        if "train" in stages:
+            operator_layers(pl_module, self.layers, self.exclude)  # raises for names that do not exist
+            if not self._resumed:
+                self._shapes = {}
+
+    def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
+        if stage == "train" and not self._shapes and self._watched is None:
+            self._watched = InputShapes(pl_module, operator_layers(pl_module, self.layers, self.exclude))
+            self._watched.attach()
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Measure the untrained network, between the first forward pass and the first change of a weight."""
+        if self._watched is None:
+            return
+        with self._guard("watch a batch"):
+            self._look_away()
+        if trainer.global_step == 0 and not self._reports:
+            measured = self._close(trainer, pl_module, "train", epoch=-1, partial=False)
+            if measured is not None:
+                self._log(trainer, None, measured, inside_batch=True)
+
+    def _look_away(self) -> None:
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            watched.detach()
+            self._shapes = watched.shapes
+
+    def _leave(self) -> None:
+        self._look_away()
+
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, *, epoch: int, partial: bool
+    ) -> Measured | None:
+        done = epoch + 1
+        due = done % self.every_n_epochs == 0 or trainer.should_stop or done == trainer.max_epochs
+        if not self._shapes or not due or stage != "train":
+            return None
+        report = spectra_over_ranks(
+            operator_layers(pl_module, self.layers, self.exclude),
+            self._shapes,
+            self._options,
+            seconds=self.seconds,
+            progress=self.progress,
+            group=data_parallel_group(trainer),
+        )
+        report = replace(report, epoch=done, step=trainer.global_step, learning_rates=learning_rates(trainer))
+        if not self._reports and report.missing and trainer.is_global_zero:
+            reasons = "; ".join(f"{layer}: {reason}" for layer, reason in report.missing.items())
+            warnings.warn(f"No spectrum of these layers: {reasons}", stacklevel=2)
+        values = {
+            f"{self.name}/{quantity}/{record['layer'].replace('/', '_')}": float(record[quantity])
+            for record in report.to_records()
+            for quantity in _QUANTITIES
+            if record[quantity] is not None
+        }
+        return Measured(report, values)
+
+    def _write_window(self, trainer: Trainer, measured: Measured, step: int) -> None:
+        if measured.report.layers:
+            draw = partial(histogram_figure, measured.report)
+            write_figure(trainer.loggers, f"{self.name}/histograms", draw, step=step)
+
+    def _write(self, trainer: Trainer, step: int) -> None:
+        known = [report for report in self._reports if report.layers]
+        if not known:
+            return
+        records = [record for report in known for record in report.to_records()]
+        write_table(trainer.loggers, f"{self.name}/table", records, step=step)
+        write_figure(trainer.loggers, f"{self.name}/norms", partial(norms_figure, known), step=step)
+        layers = list(known[-1].layers)
+        for layer in layers if len(layers) <= _MOST_STRIPS else [*layers[:1], *layers[1 - _MOST_STRIPS :]]:
+            key = f"{self.name}/evolution/{layer.replace('/', '_')}"
+            write_figure(trainer.loggers, key, partial(evolution_figure, known, layer), step=step)
+
+    def _progress(self) -> dict[str, Any]:
+        return {**super()._progress(), "shapes": {name: sorted(each) for name, each in self._shapes.items()}}
+
+    def _load_progress(self, state: Mapping[str, Any]) -> None:
+        self._shapes = {name: {*map(tuple, each)} for name, each in state.get("shapes", {}).items()}
+        self._reports[:] = [SpectrumReport.from_state(each) for each in state.get("reports", ())]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_watched": None}  # a copy watches nothing

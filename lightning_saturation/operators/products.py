@@ -1,0 +1,98 @@
+"""The smaller of HHᵀ and HᵀH as an implicit matrix, applied in blocks, counted, and stopped in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from lightning_saturation.operators.linear_map import LinearMap
+from lightning_saturation.shapes import Float
+
+T = TypeVar("T")
+
+
+class OutOfTime(Exception):  # noqa: N818 - a signal between two functions, never an error that a user sees
+    """The deadline has passed."""
+
+
+class Gram:
+    """HHᵀ or HᵀH, whichever is smaller, on blocks of rows (vectors, size)."""
+
+    def __init__(
+        self,
+        operator: LinearMap,
+        *,
+        block: int = 16,
+        deadline: float | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        outputs, inputs = operator.shape
+        wide = outputs < inputs
+        self.size = min(outputs, inputs)
+        self.operator, self.block, self.deadline, self.progress = operator, block, deadline, progress
+        self.first = operator.rmatvec if wide else operator.matvec
+        self.second = operator.matvec if wide else operator.rmatvec
+        self.products = 0
+
+    def __call__(self, rows: Float[Tensor, "vectors size"]) -> Float[Tensor, "vectors size"]:
+        """Return every row multiplied, ``block`` rows at a time."""
+        return torch.cat([self._apply(chunk) for chunk in torch.split(rows, self.block)])
+
+    def _apply(self, rows: Tensor) -> Tensor:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise OutOfTime
+        result = self.second(self.first(rows))
+        self.products += len(rows)
+        if self.progress is not None:
+            self.progress(len(rows))
+        return result
+
+    def dense(self) -> Float[Tensor, "size size"]:
+        """Return the matrix itself, symmetric, float64 on the CPU."""
+        matrix = torch.empty(self.size, self.size, dtype=torch.float64)
+        try:
+            for start in range(0, self.size, self.block):
+                stop = min(start + self.block, self.size)
+                rows = torch.zeros(stop - start, self.size, dtype=self.operator.dtype, device=self.operator.device)
+                rows[torch.arange(stop - start), torch.arange(start, stop)] = 1
+                matrix[start:stop] = self._apply(rows)
+        except OutOfTime as stop_:
+            raise TimeoutError(f"Out of time after {self.products} of {self.size} rows of the matrix.") from stop_
+        if not bool(torch.isfinite(matrix).all()):
+            raise ValueError("Expected an operator with finite products, got NaN or infinity.")
+        return (matrix + matrix.T).div_(2)
+
+    def probe(self, seed: int, index: int) -> Float[Tensor, " size"]:
+        """Return random signs that depend on ``seed`` and ``index`` alone, the same on every device."""
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+        signs = torch.randint(0, 2, (self.size,), generator=generator).mul_(2).sub_(1)
+        return signs.to(self.operator.device, self.operator.dtype)
+
+    @staticmethod
+    def without(rows: Float[Tensor, "vectors size"], basis: Float[Tensor, "directions size"]) -> Tensor:
+        """Return ``rows`` without their parts along the orthonormal ``basis``, in place."""
+        return rows.sub_((rows @ basis.T) @ basis)
+
+    def during(self, what: str, call: Callable[..., T], *args: object) -> T:
+        """Return ``call(*args)``; a deadline that passes meanwhile becomes a ``TimeoutError`` naming ``what``."""
+        try:
+            return call(*args)
+        except OutOfTime as stop:
+            raise TimeoutError(f"Out of time during {what}, after {self.products} products.") from stop
+
+    def exact_seconds(self) -> float:
+        """Return a forecast of the exact path's time: an eigenproblem cannot be interrupted, so it is foreseen."""
+        small = 256
+        noise = torch.randn(small, small, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        rows = torch.zeros(min(self.block, self.size), self.size)
+        clock = time.monotonic()
+        torch.linalg.eigvalsh(noise + noise.T)
+        eigen = time.monotonic() - clock
+        self.second(self.first(rows.to(self.operator.device, self.operator.dtype)))
+        forming = (time.monotonic() - clock - eigen) * self.size / len(rows)
+        # Three times: large problems run out of cache, and others may be using the machine.
+        return forming + 3 * eigen * (self.size / small) ** 3

@@ -1,0 +1,77 @@
+"""The spectra of a model's layers as operators, at one moment of training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple, dataclass, field, fields
+from typing import Any
+
+from lightning_saturation.drawing.records import columns, plain, record
+from lightning_saturation.drawing.text_table import table
+from lightning_saturation.operators.histogram import Histogram
+
+_DERIVED = ("spectral_norm", "frobenius_norm", "stable_rank")
+_DECAY = ("exponent", "first_rank", "last_rank", "r_squared")
+
+
+@dataclass(frozen=True, eq=False)
+class SpectrumReport:
+    """Eigenvalue histograms of layers as linear operators, layers in the order in which they first ran.
+
+    ``missing`` says, by layer, why there is no histogram; nothing stands in for it. ``input_shapes`` are without batch
+    dimension. ``epoch`` counts completed epochs, so that 0 is the untrained network, ``step`` optimizer steps.
+    """
+
+    layers: dict[str, Histogram]
+    missing: dict[str, str] = field(default_factory=dict)
+    input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    epoch: int = 0
+    step: int = 0
+    learning_rates: tuple[float, ...] = ()
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one plain dict per layer, for a table or a data frame; None where a number is missing."""
+        where = {"epoch": self.epoch, "step": self.step}
+        records = []
+        for name, histogram in self.layers.items():
+            decay = zip(_DECAY, astuple(histogram.decay), strict=True)
+            numbers = {
+                **record(histogram),
+                "largest_eigenvalue": plain(histogram.largest),
+                **{key: plain(getattr(histogram, key)) for key in _DERIVED},
+                **{f"decay_{key}": plain(value) for key, value in decay},
+            }
+            records.append({**where, "layer": name, **numbers})
+        nothing = dict.fromkeys((*columns(Histogram), "largest_eigenvalue", *_DERIVED, *map("decay_{}".format, _DECAY)))
+        for name, reason in self.missing.items():
+            records.append({**where, "layer": name, **nothing, "note": reason})
+        return records
+
+    def to_state(self) -> dict[str, Any]:
+        """Return a dict of tensors and scalars that ``torch.load(weights_only=True)`` accepts."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**own, "layers": {name: dict(vars(histogram)) for name, histogram in self.layers.items()}}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> SpectrumReport:
+        """Return the report that ``to_state`` described; fields that this version does not know are left out."""
+        known = {f.name: state[f.name] for f in fields(cls) if f.name in state}
+        names = {f.name for f in fields(Histogram)}
+        layers = {
+            name: Histogram(**{key: value for key, value in numbers.items() if key in names})
+            for name, numbers in state.get("layers", {}).items()
+        }
+        return cls(**{**known, "layers": layers})
+
+    def __str__(self) -> str:
+        head = ("layer", "size", "λ max", "stable rank", "decay", "method", "")
+        rows = []
+        for name, histogram in self.layers.items():
+            decay = histogram.decay
+            exponent = (
+                "unresolved" if math.isnan(decay.exponent) else f"{decay.exponent:.2f} (R² {decay.r_squared:.2f})"
+            )
+            numbers = (f"{histogram.size}", f"{histogram.largest:.4g}", f"{histogram.stable_rank:.1f}", exponent)
+            rows.append((name, *numbers, histogram.method, histogram.note))
+        rows += [(name, "", "", "", "", "", f"missing: {reason}") for name, reason in self.missing.items()]
+        return "\n".join([f"Spectra of layers as operators (epoch {self.epoch}, step {self.step})", *table(head, rows)])

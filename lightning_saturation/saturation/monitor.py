@@ -1,0 +1,212 @@
+"""Saturation of every layer while a Trainer runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_saturation.arguments import check_folder
+from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
+from lightning_saturation.capture.pooling import Pooling, check_pooling
+from lightning_saturation.capture.tracker import LayerTracker
+from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
+from lightning_saturation.covariance.ranks import together
+from lightning_saturation.covariance.spectrum import check_delta
+from lightning_saturation.saturation.convergence import Convergence, Judged
+from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
+from lightning_saturation.saturation.report.report import SaturationReport
+from lightning_saturation.saturation.window import Window, saturation_tracker
+from lightning_saturation.saturation.writing import write_reports, write_window
+from lightning_saturation.stopping.plateau import Plateau
+from lightning_saturation.training.layer_monitor import LayerMonitor
+from lightning_saturation.training.monitor import Measured
+from lightning_saturation.training.progress import data_parallel_group
+
+_SUMMARIES = ("average", "drift", "converged")
+
+
+class SaturationMonitor(LayerMonitor[Window]):
+    """Log, layer by layer and window by window, how much of each layer's feature space the data fills.
+
+    A window is an epoch, or ``every_n_train_steps`` optimizer steps of training. When it closes, a
+    :class:`SaturationReport` joins ``reports`` and these keys are logged: ``saturation/{stage}/{layer}``,
+    ``saturation/{stage}/average``, ``saturation/{stage}/drift`` (how far any layer in the average may still move until
+    the end of training) and ``saturation/{stage}/converged``. Every forward pass of a layer within a step counts, once;
+    recomputation by activation checkpointing does not. Numbers are those over all ranks, and the same on each. The
+    model carries hooks while it trains and nothing afterwards; no random number is drawn.
+
+    Args:
+        layers: names or globs of ``named_modules()`` to track, None for all linear, convolutional, recurrent and
+            attention layers; see :func:`select_layers`.
+        exclude: names or globs to leave out.
+        output_layers: names or globs left out of the average; None stands for the last tracked layer to run, unless it
+            is the only one, ``()`` for none.
+        delta: share of the variance that the counted directions hold, in (0, 1].
+        pooling: how an output becomes rows: ``"mean"``, ``"max"``, ``"median"`` or ``"last"`` over its positions
+            (pixels, tokens), every one of the ``"positions"``, or all of them in one row with ``"flatten"``.
+        stages: what is watched during ``fit``. ``Trainer.validate`` and ``Trainer.test`` always give theirs.
+        every_n_train_steps: optimizer steps of a training window, None for one window per epoch.
+        name: first part of the keys; tells several monitors in one Trainer apart.
+        save_dir: folder for ``{name}.csv``, ``{name}.json`` and ``{name}.png`` at the end, however it comes.
+        log_windows: write each window's table and spectra, and the heatmap so far, to the loggers when it closes. They
+            make a run's folder grow: tables and pictures are files, window by window.
+        covariance: ``"exact"``; ``"sketch"``, a 32nd of the memory, with certified bounds on saturation in report and
+            table; ``"auto"``, exact up to 4,096 features.
+        max_samples: rows to take of a layer in a window, evenly spread over it and over positions; None for all,
+            ``"auto"`` for 16 times the layer's width and at least 4,096, which saves most of the cost where every
+            position is a row. By default ``"auto"`` with ``pooling="positions"``, else None.
+        state_device: where rows are accumulated, such as ``"cpu"`` to keep the GPU's memory free; None for the layer's
+            own device.
+
+    Raises:
+        ValueError: for an argument out of range, here; for a layer that the model lacks or a model without supported
+            layers, when fitting starts.
+
+    Source: Shenk et al., *Spectral Analysis of Latent Representations*, sections 2 and 3.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        output_layers: Sequence[str] | None = None,
+        delta: float = 0.99,
+        pooling: Pooling = "mean",
+        stages: Sequence[str] = ("train", "val"),
+        every_n_train_steps: int | None = None,
+        name: str = "saturation",
+        save_dir: str | os.PathLike[str] | None = None,
+        log_windows: bool = False,
+        covariance: CovarianceKind = "auto",
+        max_samples: MaxSamples = "default",
+        state_device: str | None = None,
+    ) -> None:
+        super().__init__(name=name, stages=stages, every_n_train_steps=every_n_train_steps)
+        self.layers = layers
+        self.exclude = exclude
+        self.output_layers = output_layers
+        self.delta = check_delta(delta)
+        self.pooling = check_pooling(pooling)
+        self.accumulation = accumulation(
+            covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=self.pooling
+        )
+        self.save_dir = check_folder("save_dir", save_dir)
+        self.log_windows = log_windows
+        self._convergence = Convergence(name, self.stages)
+
+    shown = ("train/average", "train/drift")
+    kept = ("_reports", "_convergence")
+
+    @property
+    def reports(self) -> list[SaturationReport]:
+        """The report of every closed window, oldest first; the last one of each stage holds its eigenvalues."""
+        return super().reports
+
+    @property
+    def plateaus(self) -> Mapping[str, Sequence[Plateau]]:
+        """Drift and convergence of every complete window since fitting started, by stage."""
+        return self._convergence.plateaus
+
+    def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Window]:
+        return saturation_tracker(
+            pl_module,
+            stages=stages,
+            layers=self.layers,
+            exclude=self.exclude,
+            pooling=self.pooling,
+            kept=self.accumulation,
+        )
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
+        super()._prepare(trainer, pl_module, stages)
+        if self._tracker is not None and trainer.state.fn == TrainerFn.FITTING:
+            check_output_layers(self._tracker.names, self.output_layers)
+            self._convergence = Convergence(self.name, self.stages)
+            for stage in self.stages:
+                rule = self._convergence.rule(trainer, stage)
+                check_output_layers(self._tracker.names, rule.layers, argument="layers")
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._convergence.start(trainer)
+
+    def _glance(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the values so far to whoever monitors them; they are no report and not charted."""
+        with together(data_parallel_group(trainer)):
+            report = self._report(trainer, "train", epoch=trainer.current_epoch, partial=True)
+            values = {} if report is None else self._values(report, self._judged(trainer, report))
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
+
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, *, epoch: int, partial: bool
+    ) -> Measured | None:
+        report = self._report(trainer, stage, epoch=epoch, partial=partial)
+        if self._tracker is not None and trainer.is_global_zero and not (partial and report is None):
+            self._tracker.warn_about_missing([] if report is None else list(report.layers))
+        if report is None:
+            return None
+        judged = self._judged(trainer, report)
+        return Measured(report, self._values(report, judged), judged)
+
+    def _report(self, trainer: Trainer, stage: str, *, epoch: int, partial: bool) -> SaturationReport | None:
+        """Return the report of the window of ``stage`` as it stands; a collective call."""
+        window = self._window(stage)
+        layers = {} if window is None else window.statistics(delta=self.delta, group=data_parallel_group(trainer))
+        if not layers:
+            return None
+        return SaturationReport(
+            layers=layers,
+            stage=stage,
+            epoch=epoch,
+            step=trainer.global_step,
+            delta=self.delta,
+            output_layers=choose_output_layers(list(layers), self.output_layers),
+            partial=partial,
+            learning_rates=self._clock.rates if trainer.state.fn == TrainerFn.FITTING else (),
+        )
+
+    def _judged(self, trainer: Trainer, report: SaturationReport) -> Judged | None:
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        return self._convergence.judge(trainer, [*self._reports, report]) if fitting else None
+
+    def _values(self, report: SaturationReport, judged: Judged | None) -> dict[str, float]:
+        """Return what is logged of ``report``, by key."""
+        values = {"average": report.average}
+        if judged is not None:
+            values |= {"drift": judged.plateau.drift, "converged": float(judged.plateau.converged)}
+        values |= {_layer_key(layer): value for layer, value in report.saturation.items()}
+        return {f"{self.name}/{report.stage}/{key}": value for key, value in values.items()}
+
+    def _keep(self, measured: Measured) -> None:
+        stage = measured.report.stage
+        for index in range(len(self._reports) - 1, -1, -1):
+            if self._reports[index].stage == stage:
+                # Eigenvalues of all windows would grow without bound.
+                self._reports[index] = without_eigenvalues(self._reports[index])
+                break
+        self._reports.append(measured.report)
+        if measured.judged is not None and not measured.report.partial:
+            self._convergence.keep(stage, measured.judged)
+
+    def _write_window(self, trainer: Trainer, measured: Measured, step: int) -> None:
+        if self.log_windows:
+            write_window(trainer.loggers, measured.report, history=self._reports, step=step, name=self.name)
+
+    def _write(self, trainer: Trainer, step: int) -> None:
+        write_reports(trainer.loggers, self._reports, step=step, name=self.name, save_dir=self.save_dir)
+
+    def _progress(self) -> dict[str, Any]:
+        return {"reports": to_state(self._reports)}
+
+    def _load_progress(self, state: Mapping[str, Any]) -> None:
+        self._reports[:] = from_state(state.get("reports", ()))
+
+
+def _layer_key(layer: str) -> str:
+    """Return ``layer`` as the last part of a key: charts are grouped by what comes before the last slash."""
+    key = layer.replace("/", "_")
+    return f"layer {key}" if key in _SUMMARIES else key

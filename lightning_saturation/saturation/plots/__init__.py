@@ -1,0 +1,1 @@
+"""Saturation as matplotlib figures; none of them touches pyplot's global state."""

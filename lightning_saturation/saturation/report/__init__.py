@@ -1,0 +1,1 @@
+"""What a window of saturation says: plain data in, plain data out."""

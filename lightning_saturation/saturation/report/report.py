@@ -1,0 +1,173 @@
+"""The report of one window over all layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightning_saturation.drawing.records import record
+from lightning_saturation.drawing.text_table import number, table
+from lightning_saturation.saturation.report import rules
+from lightning_saturation.saturation.report.diagnosis import Diagnosis
+from lightning_saturation.saturation.report.layer import NUMBERS, LayerStatistics
+from lightning_saturation.saturation.report.widths import WidthEstimates, estimate_widths
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class SaturationReport:
+    """Saturation of every layer over one window, layers in the order in which they run.
+
+    ``epoch`` counts from 0, ``step`` is the number of optimizer steps taken when the window closed. ``output_layers``
+    are left out of the average. A ``partial`` window was cut short (a stopped or resumed epoch). ``learning_rates`` are
+    those of the optimizers' parameter groups in that window.
+    """
+
+    layers: dict[str, LayerStatistics]
+    stage: str = "test"
+    epoch: int = 0
+    step: int = 0
+    delta: float = 0.99
+    output_layers: tuple[str, ...] = ()
+    partial: bool = False
+    learning_rates: tuple[float, ...] = ()
+
+    @property
+    def saturation(self) -> dict[str, float]:
+        """Saturation by layer, in [0, 1]; NaN where it is missing."""
+        return {name: layer.saturation for name, layer in self.layers.items()}
+
+    @property
+    def average(self) -> float:
+        """Mean saturation over the layers without the output layers; NaN where there is none.
+
+        Source: Shenk et al., *Spectral Analysis of Latent Representations*, equation 2.
+        """
+        inner = [s for name, s in self.saturation.items() if name not in self.output_layers and not math.isnan(s)]
+        return math.fsum(inner) / len(inner) if inner else math.nan
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one plain dict per layer, for a table or a data frame; None where a number is missing."""
+        where = {"stage": self.stage, "epoch": self.epoch, "step": self.step}
+        records = []
+        for index, (name, layer) in enumerate(self.layers.items()):
+            numbers = {**record(layer), "output": name in self.output_layers}
+            records.append({**where, "layer": name, "index": index, **numbers})
+        return records
+
+    @cached_property
+    def numbers(self) -> Tensor:
+        """All numbers (layers, numbers) in the order of ``NUMBERS``, float64."""
+        rows = [[float(getattr(layer, name)) for name in NUMBERS] for layer in self.layers.values()]
+        return torch.tensor(rows, dtype=torch.float64).view(len(rows), len(NUMBERS))
+
+    def to_state(self, *, eigenvalues: bool = True) -> dict[str, Any]:
+        """Return a dict of tensors and scalars that ``torch.load(weights_only=True)`` accepts."""
+        layers = {name: dict(vars(layer)) for name, layer in self.layers.items()}
+        for layer in layers.values():
+            kept = layer["eigenvalues"] if eigenvalues else None
+            layer["eigenvalues"] = None if kept is None else kept.clone()
+        return {**{key: getattr(self, key) for key in ABOUT}, "layers": layers}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> SaturationReport:
+        """Return the report that ``to_state`` described.
+
+        Fields that this version does not know are left out, numbers that are missing are NaN.
+        """
+        known = {key: state[key] for key in ABOUT if key in state}
+        known |= {key: tuple(known[key]) for key in ("output_layers", "learning_rates") if key in known}
+        layers = {name: LayerStatistics.from_numbers(layer) for name, layer in state.get("layers", {}).items()}
+        return cls(layers=layers, **known)
+
+    def diagnose(
+        self,
+        *,
+        history: Sequence[SaturationReport] = (),
+        average_above: float = 0.45,
+        early_epochs: int = 3,
+        tail_below: float = 0.1,
+        tail_layers: int = 2,
+        tail_drop: float = 2.0,
+        bottleneck_above: float = 0.3,
+    ) -> Diagnosis:
+        """Return what this window suggests about the network, each finding with its numbers and its source.
+
+        - *underparameterised*: the average is above ``average_above``; with the windows of the run as ``history``
+          also: it was so in every window from the first ``early_epochs`` epochs on. Both are judged at a ``delta`` of
+          at most 0.99, for which the paper gives the number.
+        - *overparameterised tail*: at least ``tail_layers`` layers up to the end of the network are below
+          ``tail_below``, and a layer before them is at least ``tail_drop`` times as high.
+        - *bottleneck*: a layer is at least ``bottleneck_above`` over both neighbours.
+        - *too few samples*: a layer saw no more samples than it has features.
+
+        Output layers are compared with, never judged. A layer without a measurement, or with too few samples, never
+        counts as low. Raises ``ValueError`` for thresholds outside their range.
+
+        Source: Shenk et al., *Spectral Analysis of Latent Representations*, sections 3.4 and 3.5.
+        """
+        return rules.judge(
+            self,
+            history,
+            average_above=average_above,
+            early_epochs=early_epochs,
+            tail_below=tail_below,
+            tail_layers=tail_layers,
+            tail_drop=tail_drop,
+            bottleneck_above=bottleneck_above,
+        )
+
+    def suggest_widths(self, *, target: float) -> WidthEstimates:
+        """Return per layer the features at which its measured intrinsic dimension would sit at saturation ``target``.
+
+        These are estimates: the intrinsic dimension itself moves with the width. Output layers, layers without a
+        measurement and layers with too few samples get none. Raises ``ValueError`` for a ``target`` outside (0, 1].
+
+        >>> import torch
+        >>> layer = LayerStatistics.from_eigenvalues(torch.ones(8), features=8, samples=100)
+        >>> SaturationReport({"fc": layer}).suggest_widths(target=0.5)["fc"]
+        16
+        """
+        return estimate_widths(self, target=target)
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure of the profile: saturation over the layers, in the order in which they run."""
+        from lightning_saturation.saturation.plots.profile import profile_figure
+
+        return profile_figure([self])
+
+    def __str__(self) -> str:
+        head = ("layer", "features", "samples", "dimension", "saturation", "effective rank", "")
+        rows = [_row(name, layer, name in self.output_layers) for name, layer in self.layers.items()]
+        title = f"Saturation ({self.stage}, epoch {self.epoch}, step {self.step}): average {number(self.average)}"
+        return "\n".join([title, *table(head, rows)])
+
+
+def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:
+    notes = [
+        "output layer, not in the average" if output else "",
+        "fewer samples than needed" if layer.too_few_samples else "",
+        f"between {layer.saturation_lower:.3f} and {layer.saturation_upper:.3f}" if layer.is_bracketed else "",
+        f"{layer.skipped} rows with NaN or infinity left out" if layer.skipped else "",
+    ]
+    return (
+        name,
+        str(layer.features),
+        str(layer.samples),
+        number(layer.intrinsic_dimension, 0),
+        number(layer.saturation),
+        number(layer.effective_rank, 1),
+        "; ".join(filter(None, notes)),
+    )
+
+
+ABOUT = tuple(field.name for field in fields(SaturationReport) if field.name != "layers")
+"""What a report says beyond its layers."""

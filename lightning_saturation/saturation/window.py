@@ -1,0 +1,125 @@
+"""All tracked layers over one window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.tracker import LayerTracker
+from lightning_saturation.capture.window import LayerWindow
+from lightning_saturation.covariance.accumulation import Accumulation, accumulation
+from lightning_saturation.covariance.eigenvalues import eigenvalues_over_ranks
+from lightning_saturation.covariance.moments import Moments
+from lightning_saturation.covariance.ranks import all_reduce
+from lightning_saturation.covariance.reduction import agree, all_reduce_moments
+from lightning_saturation.covariance.row_buffer import RowBuffer
+from lightning_saturation.covariance.sketch import sketch_size
+from lightning_saturation.covariance.sketch_reduction import merge_over_ranks
+from lightning_saturation.saturation.report.layer import LayerStatistics
+
+
+class Window(LayerWindow):
+    """What the layers called ``names`` put out since the last ``reset``, kept as ``accumulation`` says."""
+
+    quantity = "saturation"
+
+    def __init__(self, names: Sequence[str], accumulation: Accumulation = Accumulation()) -> None:  # noqa: B008
+        super().__init__(names)
+        self._accumulation = accumulation
+        self._buffers: dict[str, RowBuffer] = {}
+
+    def statistics(self, *, delta: float, group: Any = None) -> dict[str, LayerStatistics]:
+        """Return the statistics of every layer that any rank saw, the same on all ranks; a collective call.
+
+        Layers come in the order in which they run. Raises ``RuntimeError`` on all ranks when they disagree about the
+        tracked layers or a layer's width.
+        """
+        seen = [name for name in self.order if name in self.seen]
+        unseen = [name for name in self.names if name not in self.seen]
+        widths = agree({**{name: self._buffers[name].features for name in seen}, **dict.fromkeys(unseen)}, group=group)
+        wide = {name: width for name, width in widths.items() if self._accumulation.sketches(width)}
+        exact = {name: width for name, width in widths.items() if name not in wide}
+        local = {name: self._buffers[name] if name in self.seen else None for name in widths}
+        moments = all_reduce_moments(
+            {name: b.moments() if (b := local[name]) else None for name in exact}, group=group, widths=exact
+        )
+        sizes = {name: sketch_size(width) for name, width in wide.items()}
+        sketches = merge_over_ranks(
+            {name: b.sketch() if (b := local[name]) else None for name in wide}, wide, sizes, group=group
+        )
+        counts = self._counts(list(widths), group)
+        moments = {name: _per_row(m, counts[name].samples) for name, m in moments.items()}
+        eigenvalues = eigenvalues_over_ranks(moments, group=group)
+        return {
+            name: LayerStatistics.from_eigenvalues(
+                eigenvalues[name], features=width, **counts[name]._asdict(), delta=delta
+            )
+            if name in exact
+            else LayerStatistics.from_sketch(sketches[name], *counts[name], delta=delta)
+            for name, width in widths.items()
+        }
+
+    def _keep(self, name: str, rows: Tensor) -> bool:
+        if name not in self._buffers:
+            self._buffers[name] = RowBuffer(self._accumulation)
+        self._buffers[name].add(rows, batches=self.batches)
+        return bool(rows.shape[:-1].numel())
+
+    def _layer_state(self, name: str) -> dict[str, Any]:
+        return self._buffers[name].to_state()
+
+    def _load_layer(self, name: str, state: Mapping[str, Any]) -> None:
+        self._buffers[name] = RowBuffer(self._accumulation)
+        self._buffers[name].load_state(state)
+
+    def _forget(self) -> None:
+        for buffer in self._buffers.values():
+            buffer.reset()
+
+    def _counts(self, names: Sequence[str], group: Any) -> dict[str, _Counts]:
+        """Return, by layer, how many rows were taken and how many skipped over all ranks."""
+        counts = torch.zeros(len(names), 2, dtype=torch.int64)
+        for index, name in enumerate(names):
+            if name in self.seen:
+                counts[index] = torch.tensor([self._buffers[name].taken, self._buffers[name].skipped])
+        counts = all_reduce(counts, group)
+        return {name: _Counts(*pair) for name, pair in zip(names, counts.tolist(), strict=True)}
+
+
+def saturation_tracker(
+    model: nn.Module,
+    *,
+    stages: Sequence[str],
+    layers: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    pooling: Pooling = "mean",
+    kept: Accumulation | None = None,
+) -> LayerTracker[Window]:
+    """Return hooks on the layers of ``model`` with a :class:`Window` per stage, whose rows are ``kept`` as it says."""
+    rows = accumulation(pooling=pooling) if kept is None else kept
+    return LayerTracker(
+        model,
+        lambda names: Window(names, rows),
+        stages=stages,
+        layers=layers,
+        exclude=exclude,
+        pooling=pooling,
+        views=True,  # a budget chooses among positions before any of them is copied
+    )
+
+
+class _Counts(NamedTuple):
+    samples: int
+    skipped: int
+
+
+def _per_row(moments: Moments, taken: int) -> Moments:
+    """Return ``moments`` as those of ``taken`` rows: under a budget each row was counted for all that it stands for."""
+    if int(moments.samples) == taken:
+        return moments
+    share = taken / max(int(moments.samples), 1)
+    return Moments(torch.full_like(moments.samples, taken), moments.mean, moments.scatter * share)

@@ -1,0 +1,114 @@
+"""DFT-CCA of feature maps as a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_saturation.covariance.spectrum import check_delta
+from lightning_saturation.covariance.state_metric import StateMetric, accumulation_device
+from lightning_saturation.similarity.dft import (
+    FrequencyCCA,
+    FrequencyMoments,
+    dft_cca,
+    frequency_moments,
+    merge_frequency_moments,
+)
+from lightning_saturation.similarity.dft_reduction import all_reduce_frequency_moments, described, shape_of
+
+
+class DFTCCA(StateMetric):
+    """Return the mean canonical correlation of all feature maps seen, frequency by frequency: 0-d, in [0, 1].
+
+    ``update(x, y)`` takes maps (samples, channels, height, width) of the same samples; the first ones fix the shapes.
+    ``delta`` and ``resize`` are those of :func:`~lightning_saturation.functional.dft_cca`. State is one complex128
+    matrix of channels × channels for each of about half the frequencies; it merges across batches, metrics and ranks.
+    Samples with NaN or infinity are left out and counted in ``skipped``. ``frequencies()`` gives the correlations.
+
+    Source: Raghu et al., *SVCCA*, section 3.1.
+    """
+
+    higher_is_better = True
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    weights: Tensor
+    x_mean: Tensor
+    y_mean: Tensor
+    scatter: Tensor
+
+    def __init__(self, delta: float | None = None, resize: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.delta = delta if delta is None else check_delta(delta)
+        self.resize = resize
+        empty = torch.zeros(0, 0, 0, dtype=torch.complex128)
+        self.add_state("samples", torch.zeros((), dtype=torch.int64))
+        self.add_state("weights", torch.zeros(0, 0, dtype=torch.float64))
+        self.add_state("x_mean", empty)
+        self.add_state("y_mean", empty)
+        self.add_state("scatter", empty[None])
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        """Add maps ``x`` and ``y`` (samples, channels, height, width) of the same samples."""
+        home = accumulation_device(x.device)
+        if not len(x) and not len(y):
+            return
+        batch = frequency_moments(x.to(home), y.to(home), resize=self.resize)
+        self.skipped = self.skipped + len(x) - batch.samples.to(self.skipped.device)
+        self._merge(batch)
+
+    def compute(self) -> Tensor:
+        """Return the mean correlation over all ranks; NaN before the first sample."""
+        if self._moments is None:
+            return self._nan()
+        return self.frequencies().mean
+
+    def frequencies(self) -> FrequencyCCA:
+        """Return the correlations at every frequency over all ranks; a collective call."""
+        with self._synced():
+            if (moments := self._moments) is None:
+                raise ValueError("Expected an `update` with at least one sample first.")
+            return dft_cca(moments, delta=self.delta)
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
+        """Return a matplotlib figure and axes of one value or of several over time."""
+        return self._plot(val, ax)
+
+    @property
+    def _moments(self) -> FrequencyMoments | None:
+        return _of_state({name: getattr(self, name) for name in self._defaults})
+
+    def _merge(self, theirs: FrequencyMoments) -> None:
+        ours = self._moments
+        if ours is not None and shape_of(ours) != shape_of(theirs):
+            raise ValueError(f"Expected maps with {described(ours)} as before, got {described(theirs)}.")
+        self._set(theirs if ours is None else merge_frequency_moments(ours, theirs))
+
+    def _set(self, moments: FrequencyMoments) -> None:
+        split = moments.x_channels
+        with torch.inference_mode(False):  # what is born in inference mode cannot be merged into outside of it
+            self.samples, self.weights, self.scatter = (
+                tensor.clone() for tensor in (moments.samples, moments.weights, moments.scatter)
+            )
+            self.x_mean, self.y_mean = moments.mean[..., :split].clone(), moments.mean[..., split:].clone()
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        theirs = _of_state({name: incoming_state[name].to(self.samples.device) for name in self._defaults})
+        self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
+        if theirs is not None:
+            self._merge(theirs)
+
+    def _merge_ranks(self, group: Any) -> None:
+        merged = all_reduce_frequency_moments(self._moments, group=group)
+        if merged is not None:
+            self._set(merged)
+
+
+def _of_state(state: dict[str, Tensor]) -> FrequencyMoments | None:
+    if not state["weights"].numel():
+        return None
+    mean = torch.cat([state["x_mean"], state["y_mean"]], dim=-1)
+    return FrequencyMoments(state["samples"], mean, state["scatter"], state["weights"], state["x_mean"].shape[-1])

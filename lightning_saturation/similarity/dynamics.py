@@ -1,0 +1,39 @@
+"""How the layers of a network approached their final form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lightning_saturation.similarity.matrix import SimilarityMatrix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class LearningDynamics:
+    """Matrices of the layers during training (rows) and at its end (columns), by share of training done, and the series
+    of each layer's similarity with itself one window earlier.
+
+    Source: Raghu et al., *SVCCA*, section 4.1 and figure 4.
+    """
+
+    panes: dict[float, SimilarityMatrix]
+    series: dict[str, list[float]] = field(default_factory=dict)
+    epochs: list[int] = field(default_factory=list)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one plain dict per pane and pair of layers."""
+        return [
+            {"trained": share, "layer": record["row"], "final_layer": record["column"], **record}
+            for share, matrix in self.panes.items()
+            for record in matrix.to_records()
+        ]
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure with one pane per share of training."""
+        from lightning_saturation.similarity.plots import similarity_figure
+
+        panes = {f"{100 * share:.0f} % trained": matrix for share, matrix in self.panes.items()}
+        return similarity_figure(panes, row_label="layer (during training)", column_label="layer (end of training)")

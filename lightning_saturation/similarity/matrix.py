@@ -1,0 +1,53 @@
+"""How alike the layers of two networks are: plain data in, plain data out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lightning_saturation.drawing.records import plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class SimilarityMatrix:
+    """Similarity (rows, columns) of every layer of one network, ``rows``, with every layer of another, ``columns``.
+
+    ``values`` is float64 on the CPU, NaN where it is missing; under ``method`` "procrustes" it is a distance.
+    ``samples`` counts what a value rests on (positions, where these are samples: of the largest map); ``state_bytes``
+    is what the sums took at most at a time.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: Tensor
+    method: str
+    samples: int
+    state_bytes: int = 0
+
+    def __getitem__(self, pair: tuple[str, str]) -> float:
+        """Return the similarity of a row's layer and a column's."""
+        return float(self.values[self.rows.index(pair[0]), self.columns.index(pair[1])])
+
+    @property
+    def diagonal(self) -> dict[str, float]:
+        """Similarity of every layer with the layer of the same name on the other side."""
+        return {name: self[name, name] for name in self.rows if name in self.columns}
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one plain dict per pair, for a table or a data frame; None where a value is missing."""
+        return [
+            {"row": row, "column": column, "method": self.method, "similarity": plain(value)}
+            for row, line in zip(self.rows, self.values.tolist(), strict=True)
+            for column, value in zip(self.columns, line, strict=True)
+        ]
+
+    def plot(self, *, row_label: str = "layer", column_label: str = "layer") -> Figure:
+        """Return a matplotlib figure of the matrix, the first layers at the top left."""
+        from lightning_saturation.similarity.plots import similarity_figure
+
+        return similarity_figure({"": self}, row_label=row_label, column_label=column_label)

@@ -1,0 +1,289 @@
+"""Learning dynamics: how layers approach their final form while a Trainer runs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_saturation.arguments import check_count, check_share
+from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.represent import PROBE_POOLINGS, Rows
+from lightning_saturation.capture.select import select_layers
+from lightning_saturation.covariance.ranks import gather, together
+from lightning_saturation.covariance.spectrum import check_delta
+from lightning_saturation.loggers.write import write_figure, write_table
+from lightning_saturation.similarity.compare import DEFAULT_DELTA
+from lightning_saturation.similarity.dynamics import LearningDynamics
+from lightning_saturation.similarity.probes import compare_rows, compare_same_layers
+from lightning_saturation.similarity.views import Method, check_method
+from lightning_saturation.stopping.plateau import Plateau, projected_change, rates_changed
+from lightning_saturation.stopping.stopping import rule_for
+from lightning_saturation.training.monitor import Measured, Monitor
+from lightning_saturation.training.probe_batches import ProbeBatches
+from lightning_saturation.training.probe_forward import represent_probes, weights_of
+from lightning_saturation.training.progress import data_parallel_group, fraction_done, learning_rates
+
+_SUMMARIES = ("average", "train")
+
+
+class _Window(NamedTuple):
+    """What one window adds to the history."""
+
+    epoch: int
+    values: dict[str, float]
+    rows: Rows
+    rates: tuple[float, ...]
+    since: int
+    plateau: Plateau
+
+
+class SimilarityMonitor(Monitor):
+    """Keep what the layers make of a fixed probe set while the network learns, and show how they come to rest.
+
+    After every ``every_n_epochs`` epochs each layer is compared with itself one window earlier: ``similarity/{layer}``
+    and ``similarity/average`` are logged, and ``similarity/train/drift``, the largest change that any layer has made or
+    is projected to make by the end of training, which :class:`SaturationStopping` and :class:`FreezeTraining` can watch
+    with ``name="similarity"``. At the end of training ``dynamics`` holds, for each share of training in ``at``, the
+    matrix of the layers then × the layers at the end, and loggers get the picture.
+
+    Probes pass through the model in evaluation mode, outside of the training step, in the run's precision; no random
+    number of the run is drawn, and batch norm statistics stand still. They pass through ``forward``, which gets as much
+    of a batch as it takes; where the module has none, or it fails, through the step that the run calls, on a copy.
+
+    Memory is that of one row per probe and layer, in float32, for each share in ``at`` and for the last window; a
+    checkpoint holds them too, and the probes where these are at most 64 MiB.
+
+    Args:
+        layers: names or globs to compare, None for all; see :func:`select_layers`.
+        exclude: names or globs to leave out.
+        method: ``"svcca"``, ``"pwcca"``, ``"cka"`` or ``"debiased_cka"``.
+        delta: share of variance to keep; None is 0.99 for SVCCA, everything otherwise.
+        pooling: how outputs become one row per sample.
+        probes: batches of inputs, or a tensor of them; None takes the first samples that training delivers. No loader
+            is ever read a second time: the run would get other batches.
+        samples: how many probes to use at most. Several times the layers' widths, else correlations mean little.
+        at: shares of training, in [0, 1], whose layers are kept; the end is always among them.
+        every_n_epochs: epochs of a window.
+        name: first part of the keys.
+
+    Raises:
+        ValueError: for an argument out of range.
+
+    Source: Raghu et al., *SVCCA*, section 4.1 and figure 4.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        method: Method = "svcca",
+        delta: float | None = None,
+        pooling: Pooling = "mean",
+        probes: Iterable[Any] | None = None,
+        samples: int = 1024,
+        at: Sequence[float] = (0.0, 0.35, 0.75, 1.0),
+        every_n_epochs: int = 1,
+        name: str = "similarity",
+    ) -> None:
+        if check_method(method) not in ("svcca", "pwcca", "cka", "debiased_cka"):
+            raise ValueError(f"Expected `method` to be a similarity of rows, got {method!r}.")
+        if pooling not in PROBE_POOLINGS:
+            raise ValueError(f"Expected `pooling` to be one of {PROBE_POOLINGS}, got {pooling!r}.")
+        super().__init__(name=name)
+        self.samples = check_count("samples", samples, least=2)
+        self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
+        self.at = tuple(sorted({*(check_share("at", share, zero=True) for share in at), 1.0}))
+        self.layers, self.exclude, self.pooling = layers, exclude, pooling
+        self.method = method
+        self.delta = DEFAULT_DELTA.get(method) if delta is None else check_delta(delta)
+        self.probes = probes
+        self.dynamics: LearningDynamics | None = None
+        self.series: dict[str, list[float]] = {}
+        self.epochs: list[int] = []
+        self.plateaus: Mapping[str, Sequence[Plateau]] = {"train": []}
+        self.snapshots: dict[float, Rows] = {}
+        self._probes = ProbeBatches(None, self.samples)
+        # Weights with which the comparison begins, until there are probes to run through them.
+        self._baseline: dict[str, Tensor] | None = None
+        self._last: Rows = {}
+        self._final: Rows = {}
+        self._rates: tuple[float, ...] = ()
+        self._since = 0
+
+    kept = ("series", "epochs", "plateaus", "snapshots", "_last", "_rates", "_since")
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
+        if "train" in stages:
+            select_layers(pl_module, self.layers, self.exclude)  # raises for names that do not exist
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.dynamics, self._final = None, {}
+        if not self._resumed:
+            self.series, self.epochs, self.snapshots, self._since = {}, [], {}, 0
+            self.plateaus, self._last = {"train": []}, {}
+            self._rates = learning_rates(trainer)
+            self._probes = ProbeBatches(self.probes, self.samples)
+            self._baseline = weights_of(pl_module)
+        elif not self._last and self._baseline is None:
+            self._baseline = weights_of(pl_module)
+        if self.probes is None:
+            if not self._probes.batches:
+                self._probes.share(trainer.world_size)
+        else:
+            self._meet_probes(trainer, pl_module)
+
+    def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
+        if stage == "train" and not self._probes.are_complete:
+            self._probes.take(batch)
+
+    def _meet_probes(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make sure that there are probes, and what the untrained network makes of them; a collective call."""
+        if self._baseline is None:
+            return
+        if self.probes is None:
+            self._probes.agree(data_parallel_group(trainer))
+        if not self._probes.batches:
+            raise ValueError("Expected `probes` or training data with at least one sample, got none.")
+        self._last = self._represent(trainer, pl_module, self._baseline)
+        self._baseline = None
+        if self.at[0] == 0 and not self.epochs:
+            self.snapshots = {0.0: self._last}
+
+    def _after_batch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the layers where a chosen share of training is reached."""
+        due = [share for share in self.at if share not in self.snapshots and 0 < share < 1]
+        if due and (fraction_done(trainer) or 0.0) >= due[0]:
+            with together(data_parallel_group(trainer)):
+                self._meet_probes(trainer, pl_module)
+                rows = self._represent(trainer, pl_module)
+                done = fraction_done(trainer) or 0.0
+                self.snapshots = {**self.snapshots, **{share: rows for share in due if share <= done}}
+
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, *, epoch: int, partial: bool
+    ) -> Measured | None:
+        """Compare every layer with itself one window earlier."""
+        if stage != "train" or (epoch + 1) % self.every_n_epochs:
+            return None
+        self._meet_probes(trainer, pl_module)
+        rows = self._represent(trainer, pl_module)
+        # Replicas may differ in the last digits, decisions that rest on these values must not.
+        group = data_parallel_group(trainer)
+        values = gather(compare_same_layers(self._last, rows, method=self.method, delta=self.delta), group)[0]
+        rates = learning_rates(trainer)
+        since = len(self.epochs) if rates_changed(self._rates, rates) else self._since
+        series = self._extended(values)
+        plateau = self._judge(trainer, series, since)
+        logged = {}
+        known = [value for value in values.values() if not math.isnan(value)]
+        if known:
+            logged["average"] = math.fsum(known) / len(known)
+        logged |= {"train/drift": plateau.drift, "train/converged": float(plateau.converged)}
+        logged |= {_layer_key(layer): value for layer, value in values.items()}
+        window = _Window(epoch, values, rows, rates, since, plateau)
+        return Measured(None, {f"{self.name}/{key}": value for key, value in logged.items()}, window)
+
+    def _keep(self, measured: Measured) -> None:
+        window: _Window = measured.judged
+        self.series = self._extended(window.values)
+        self.epochs = [*self.epochs, window.epoch]
+        self.plateaus = {"train": [*self.plateaus["train"], window.plateau]}
+        self._last, self._rates, self._since = window.rows, window.rates, window.since
+
+    def _extended(self, values: Mapping[str, float]) -> dict[str, list[float]]:
+        return {name: [*self.series.get(name, ()), values[name]] for name in values} | {
+            name: old for name, old in self.series.items() if name not in values
+        }
+
+    def _judge(self, trainer: Trainer, series: Mapping[str, Sequence[float]], since: int) -> Plateau:
+        """Return by how much the watched layers changed in the last window or may still, by the stopper's rule."""
+        rule = rule_for(trainer, self.name, "train")
+        done = fraction_done(trainer)
+        windows = len(self.epochs) + 1
+        horizon = None if not done else windows * (1 - done) / done
+        changes = []
+        for layer, values in series.items():
+            if rule.watches(layer):
+                recent = [value for value in values[since:] if not math.isnan(value)]
+                made = 1 - recent[-1] if recent else 1.0
+                changes.append(max(made, projected_change(recent, horizon=horizon, window=rule.window)))
+        drift = max(changes, default=1.0)
+        return Plateau(drift, windows - since >= rule.window and drift < rule.tolerance)
+
+    def _end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._meet_probes(trainer, pl_module)
+        self._final = self._represent(trainer, pl_module)
+
+    def _represent(
+        self, trainer: Trainer, pl_module: LightningModule, weights: Mapping[str, Tensor] | None = None
+    ) -> Rows:
+        return represent_probes(
+            trainer,
+            pl_module,
+            self._probes.batches,
+            weights=weights,
+            layers=self.layers,
+            exclude=self.exclude,
+            pooling=self.pooling,
+        )
+
+    def _finish(self, trainer: Trainer) -> None:
+        """Compare what was kept with the layers at the end, and show it; where a run failed, with the last window's."""
+        final = self._final or self._last
+        if final:
+            with self._guard("compare its layers with those at the end"):
+                kept = {**self.snapshots, 1.0: final} if trainer.is_global_zero else {}
+                compare = partial(compare_rows, method=self.method, delta=self.delta)
+                panes = {share: compare(rows, final) for share, rows in sorted(kept.items())}
+                self.dynamics = LearningDynamics(panes, self.series, self.epochs)
+        super()._finish(trainer)
+
+    def _reports_to_write(self) -> bool:
+        return self.dynamics is not None and bool(self.dynamics.panes)
+
+    def _write(self, trainer: Trainer, step: int) -> None:
+        key, dynamics = f"{self.name}/learning_dynamics", self.dynamics
+        if dynamics is not None:
+            write_table(trainer.loggers, f"{key}_table", dynamics.to_records(), step=step)
+            write_figure(trainer.loggers, key, dynamics.plot, step=step)
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "series": self.series,
+            "epochs": self.epochs,
+            "since": self._since,
+            "rates": list(self._rates),
+            "plateaus": [tuple(plateau) for plateau in self.plateaus["train"]],
+            "snapshots": self.snapshots,
+            "last": self._last,
+            "probes": self._probes.to_state() if self.probes is None else None,
+            "baseline": self._baseline,
+        }
+
+    def _load_progress(self, state: Mapping[str, Any]) -> None:
+        self.series, self.epochs = dict(state.get("series", {})), list(state.get("epochs", ()))
+        self._since, self._rates = state.get("since", 0), tuple(state.get("rates", ()))
+        self.plateaus = {"train": [Plateau(*plateau) for plateau in state.get("plateaus", ())]}
+        self.snapshots, self._last = dict(state.get("snapshots", {})), dict(state.get("last", {}))
+        self._baseline = state.get("baseline")
+        self._probes = ProbeBatches(self.probes, self.samples)
+        if self.probes is None and state.get("probes"):
+            self._probes.load_state(state["probes"])
+        elif self._last and self._probes.total != len(next(iter(self._last.values()))):
+            self.snapshots, self._last, self._baseline = {}, {}, None
+            warnings.warn(
+                f"{type(self).__name__} cannot go on with the probes of the checkpoint: it holds none, or others than"
+                " `probes`. Layers are compared from here on only; pass the same `probes` to both runs to go on.",
+                stacklevel=2,
+            )
+
+
+def _layer_key(layer: str) -> str:
+    key = layer.replace("/", "_")
+    return f"layer {key}" if key in _SUMMARIES else key

@@ -1,0 +1,1 @@
+"""When a profile has settled, and stopping then."""

@@ -1,0 +1,103 @@
+"""Rows on their way into a covariance: none lost, none twice, errors at once."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_saturation.covariance import row_buffer as module
+from lightning_saturation.covariance.moments import covariance
+from lightning_saturation.covariance.row_buffer import RowBuffer
+
+
+def rows(seed, samples, features=3, dtype=torch.float32):
+    x = np.random.default_rng(seed).standard_normal((samples, features)) * np.arange(1, features + 1) + 1e4
+    return torch.from_numpy(x).to(dtype)
+
+
+def assert_holds(buffer, parts):
+    x = torch.cat([part.double() for part in parts]).numpy()
+    m = buffer.moments()
+    reference = np.cov(x.T)
+    assert int(m.samples) == len(x)
+    assert np.linalg.norm(covariance(m).numpy() - reference) <= 1e-10 * np.linalg.norm(reference)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 60), min_size=1, max_size=8),
+    dtypes=st.lists(st.sampled_from([torch.bfloat16, torch.float32, torch.float64]), min_size=8, max_size=8),
+    looks=st.lists(st.booleans(), min_size=8, max_size=8),
+)
+def test_whatever_comes_in_is_held_once(sizes, dtypes, looks):
+    parts = [rows(i, 2 + size, dtype=dtype) for i, (size, dtype) in enumerate(zip(sizes, dtypes, strict=False))]
+    buffer = RowBuffer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_LEAST_ROWS", 25)  # some batches fit, some do not
+        for index, part in enumerate(parts):
+            buffer.add(part)
+            if looks[index]:
+                assert_holds(buffer, parts[: index + 1])
+    assert_holds(buffer, parts)
+
+
+def test_rows_are_copied_at_once():
+    buffer, x = RowBuffer(), rows(0, 5)
+    kept = x.clone()
+    buffer.add(x)
+    x.zero_()  # as an activation in place would
+    assert_holds(buffer, [kept])
+
+
+def test_a_covariance_is_touched_once_per_many_rows():
+    buffer, updates = RowBuffer(), []
+    buffer._exact.add = lambda x, **_: updates.append(len(x))
+    for seed in range(100):
+        buffer.add(rows(seed, 32))
+    assert updates == [1024] * 3
+
+
+def test_training_goes_on_in_a_buffer_of_inference_mode():
+    buffer = RowBuffer()
+    with torch.inference_mode():
+        buffer.add(rows(0, 5))
+    buffer.add(rows(1, 5))
+    with torch.inference_mode():
+        buffer.moments()
+    buffer.add(rows(2, 5))
+    assert_holds(buffer, [rows(seed, 5) for seed in range(3)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_another_width_is_an_error_at_once_and_loses_nothing(dtype):
+    buffer = RowBuffer()
+    buffer.add(rows(0, 5))
+    with pytest.raises(ValueError, match="Expected rows of 3 features as before, got 4"):
+        buffer.add(rows(1, 5, features=4, dtype=dtype))
+    buffer.add(rows(1, 5))
+    assert_holds(buffer, [rows(0, 5), rows(1, 5)])
+
+
+def test_after_a_reset_another_width_is_fine():
+    buffer = RowBuffer()
+    buffer.add(rows(0, 5))
+    buffer.reset()
+    assert buffer.moments() is None
+    buffer.add(rows(1, 5, features=4))
+    assert_holds(buffer, [rows(1, 5, features=4)])
+
+
+@pytest.mark.parametrize("bad", [torch.ones(3), torch.ones(2, 0), torch.ones(2, 3, dtype=torch.complex64)])
+def test_rows_that_a_covariance_would_refuse_are_refused_at_once(bad):
+    with pytest.raises(ValueError, match=r"Expected real rows \(samples, features\), got torch\."):
+        RowBuffer().add(bad)
+
+
+def test_skipped_rows_are_counted():
+    buffer, x = RowBuffer(), rows(0, 5)
+    x[2, 1] = torch.nan
+    buffer.add(x)
+    assert buffer.skipped == 1
+    buffer.reset()
+    assert buffer.skipped == 0

@@ -1,0 +1,123 @@
+"""The two nearest distances, against brute force in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lightning_saturation.dimension import neighbours
+from lightning_saturation.dimension.neighbours import merge_nearest, two_nearest
+
+
+def brute_force(queries: Tensor, points: Tensor | None = None) -> Tensor:
+    others = queries if points is None else points
+    distances = torch.cdist(queries.double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    if points is None:
+        distances.fill_diagonal_(torch.inf)
+    return distances.topk(2, dim=1, largest=False).values
+
+
+def draw(shape: tuple[int, int], seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def clusters(spread: float, dtype: torch.dtype) -> Tensor:
+    """Ten far-apart clouds, the picture of a last layer: the norms say nothing about the distances."""
+    which = torch.randint(10, (400,), generator=torch.Generator().manual_seed(1))
+    return 10 * draw((10, 40), 2, dtype)[which] + spread * draw((400, 40), 3, dtype)
+
+
+CASES = {
+    "plain": draw((400, 30)),
+    "offset": draw((400, 30)) + 1e4,
+    "offset of one feature": torch.cat([draw((400, 5)), torch.full((400, 1), 1e6)], dim=1),
+    "clusters": clusters(1e-2, torch.float32),
+    "tight clusters": clusters(1e-7, torch.float64),
+    "lattice": torch.randint(0, 3, (400, 6), generator=torch.Generator().manual_seed(4)).float(),
+    "duplicates": draw((100, 8)).repeat(4, 1),
+    "sparse": torch.relu(draw((400, 10)) - 1.5),
+    "outlier": torch.cat([draw((400, 8)), torch.full((1, 8), 1e30)]),
+    "tiny": draw((400, 8)) * 1e-30,
+    "huge": draw((400, 8), dtype=torch.float64) * 1e200,
+    "wide": draw((60, 5000)),
+    "one feature": draw((400, 1)),
+    "half": draw((400, 20)).bfloat16(),
+    "equal": torch.ones(20, 3),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_brute_force(name: str) -> None:
+    x = CASES[name]
+    queries, points = x[: len(x) // 8], x[len(x) // 8 :]
+    torch.testing.assert_close(two_nearest(x), brute_force(x), rtol=1e-9, atol=0)
+    torch.testing.assert_close(two_nearest(queries, points), brute_force(queries, points), rtol=1e-9, atol=0)
+
+
+def test_an_offset_makes_no_false_duplicates() -> None:
+    # The textbook |a|² + |b|² − 2ab in float32, which this test would catch, gives hundreds of zeros here.
+    x = draw((500, 20)) + 1e4
+    assert (two_nearest(x)[:, 0] > 1).all()
+
+
+def test_every_stage_of_the_search_alone_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = clusters(1e-3, torch.float32)
+    for types in ((torch.float32,), (torch.float64,), ()):
+        monkeypatch.setattr(neighbours, "_search_types", lambda types=types: types)
+        torch.testing.assert_close(two_nearest(x), brute_force(x), rtol=1e-9, atol=0)
+
+
+def test_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = draw((300, 12))
+    whole = two_nearest(x)
+    monkeypatch.setattr(neighbours, "_BLOCK", 1000)
+    monkeypatch.setattr(neighbours, "_PASS", 100)
+    torch.testing.assert_close(two_nearest(x), whole, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_fast_matrix_products_are_not_trusted(precision: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    x = draw((600, 512)) + 3
+    try:
+        torch.set_float32_matmul_precision(precision)
+        found = two_nearest(x)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    torch.testing.assert_close(found, brute_force(x), rtol=1e-9, atol=0)
+
+
+def test_autocast_and_inference_mode_change_nothing() -> None:
+    x = draw((300, 64))
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = two_nearest(x.clone())
+    torch.testing.assert_close(found, brute_force(x), rtol=1e-9, atol=0)
+
+
+def test_missing_neighbours_are_infinitely_far() -> None:
+    assert two_nearest(torch.zeros(1, 3)).isinf().all()
+    two = two_nearest(torch.tensor([[0.0], [3.0]]))
+    assert two.tolist() == [[3.0, torch.inf], [3.0, torch.inf]]
+    assert two_nearest(torch.zeros(2, 3), torch.zeros(0, 3)).isinf().all()
+    assert two_nearest(torch.zeros(0, 3), torch.zeros(4, 3)).shape == (0, 2)
+    assert two_nearest(torch.zeros(0, 3)).shape == (0, 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(2, 40),
+    features=st.integers(1, 6),
+    cut=st.integers(0, 40),
+    levels=st.integers(2, 50),
+    seed=st.integers(0, 10**6),
+)
+def test_parts_merge_to_the_whole(rows: int, features: int, cut: int, levels: int, seed: int) -> None:
+    # Few levels make many ties and duplicates, which are where a top-2 goes wrong.
+    generator = torch.Generator().manual_seed(seed)
+    queries = torch.randint(levels, (5, features), generator=generator).float()
+    points = torch.randint(levels, (rows, features), generator=generator).float()
+    merged = merge_nearest(two_nearest(queries, points[:cut]), two_nearest(queries, points[cut:]))
+    torch.testing.assert_close(merged, brute_force(queries, points), rtol=1e-9, atol=0)

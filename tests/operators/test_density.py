@@ -1,0 +1,292 @@
+"""Laws of the eigenvalue histogram: dense truth, identities, splits, seeds, time, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_saturation.operators.chebyshev import chebyshev_moments, cumulative_counts, jackson_damping
+from lightning_saturation.operators.density import eigenvalue_histogram
+from lightning_saturation.operators.layer_operator import LayerOperator
+from lightning_saturation.operators.linear_map import MatrixOperator
+from lightning_saturation.operators.products import Gram
+
+
+def errors(histogram, eigenvalues):
+    """L1 distance and largest cumulative difference to NumPy's histogram of the truth, per eigenvalue."""
+    truth, _ = np.histogram(np.clip(eigenvalues, 0, float(histogram.edges[-1])), histogram.edges.numpy())
+    assert truth.sum() == histogram.size
+    difference = histogram.counts.numpy() - truth
+    return np.abs(difference).sum() / histogram.size, np.abs(difference.cumsum()).max() / histogram.size
+
+
+def circular_eigenvalues(layer, size):
+    """Eigenvalues of a circularly padded convolution, from one small SVD per frequency (Sedghi et al., 2019)."""
+    transform = np.fft.fft2(layer.weight.detach().double().numpy(), (size, size), axes=(2, 3))
+    return np.linalg.svd(transform.transpose(2, 3, 0, 1), compute_uv=False).ravel() ** 2
+
+
+def grouped_eigenvalues(layer, shape):
+    """Eigenvalues of a grouped convolution: those of its groups, each by NumPy from its dense matrix."""
+    values = []
+    for weight in layer.weight.chunk(layer.groups):
+        one = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, bias=False)
+        one.weight = nn.Parameter(weight)
+        eye = torch.eye(weight.shape[1] * shape[1] * shape[2]).reshape(-1, weight.shape[1], *shape[1:]).double()
+        with torch.no_grad():
+            matrix = one.double()(eye).flatten(1).numpy()
+        values.append(np.linalg.eigvalsh(matrix @ matrix.T))
+    return np.concatenate(values)
+
+
+def random_layer(channels, out, **options):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels, out, 3, padding=1, bias=False, **options)
+    nn.init.kaiming_uniform_(layer.weight)
+    return layer
+
+
+def trained_layer(channels, out, **options):
+    """A convolution that has learned to tell the digits apart, as far as a second allows."""
+    data = pytest.importorskip("sklearn.datasets").load_digits()
+    images, labels = torch.tensor(data.images[:, None], dtype=torch.float32) / 16, torch.tensor(data.target)
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels, out, 3, padding=1, bias=False, **options)
+    stem = nn.Sequential(nn.Conv2d(1, channels, 3, padding=1), nn.ReLU())
+    network = nn.Sequential(stem, layer, nn.ReLU(), nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(4 * out, 10))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    for step in range(60):
+        chosen = torch.arange(step * 64, step * 64 + 64) % len(images)
+        loss = nn.functional.cross_entropy(network(images[chosen]), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 1
+    return layer
+
+
+def spiked_layer(channels, out, strength=1, **options):
+    """A random convolution plus one strong smoothing filter between two directions of channels."""
+    layer = random_layer(channels, out, **options)
+    u, v = torch.randn(out), torch.randn(layer.weight.shape[1])
+    with torch.no_grad():
+        layer.weight += strength * torch.einsum("o,i->oi", u / u.norm(), v / v.norm())[..., None, None]
+    return layer
+
+
+LAYERS = {"random": random_layer, "trained": trained_layer, "spiked": spiked_layer}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_default_budget_against_exact_eigenvalues_beyond_the_exact_path(kind):
+    layer, shape = LAYERS[kind](16, 32, groups=2), (16, 17, 17)
+    histogram = eigenvalue_histogram(LayerOperator(layer, shape))
+    assert (histogram.method, histogram.size) == ("stochastic", 4624)
+    truth = grouped_eigenvalues(layer, shape)
+    distance, cumulative = errors(histogram, truth)
+    assert distance <= 0.05
+    assert cumulative <= 0.01
+    assert histogram.largest == pytest.approx(truth.max(), rel=1e-9)
+    assert histogram.spikes.numpy() == pytest.approx(np.sort(truth)[::-1][:32], rel=1e-6)
+    assert histogram.cdf_error < 0.01
+    assert (histogram.counts >= 0).all()
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_default_budget_against_dense_eigenvalues(kind):
+    operator = LayerOperator(LAYERS[kind](8, 16, padding_mode="reflect"), (8, 11, 11))
+    matrix = operator.matvec(torch.eye(operator.shape[1], dtype=torch.float64)).numpy()
+    truth = np.linalg.svd(matrix, compute_uv=False) ** 2
+    exact = eigenvalue_histogram(operator)
+    assert exact.method == "exact"
+    # An eigenvalue within rounding of an edge may fall on either side of it.
+    assert errors(exact, truth)[0] <= 2 / exact.size
+    assert exact.trace == pytest.approx(truth.sum(), rel=1e-11)
+    assert exact.spectral_norm == pytest.approx(math.sqrt(truth.max()), rel=1e-11)
+    stochastic = eigenvalue_histogram(operator, method="stochastic", probes=64, degree=200, bins=25)
+    distance, cumulative = errors(stochastic, truth)
+    assert distance <= 0.05
+    assert cumulative <= 0.01
+
+
+def test_taking_the_spikes_out_pays():
+    """With all spikes deflated the whole degree goes into the bulk."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(600, 1800, generator=generator).double() / 1800**0.5
+    left, right = (torch.linalg.qr(torch.randn(n, 5, generator=generator).double()).Q for n in matrix.shape)
+    matrix += left * torch.tensor([5.0, 6, 7, 8, 9]) @ right.T
+    truth = np.linalg.svd(matrix.numpy(), compute_uv=False) ** 2
+    options = {"method": "stochastic", "probes": 20, "degree": 40, "bins": 1000}
+    one, all_of_them = (
+        errors(eigenvalue_histogram(MatrixOperator(matrix), spikes=k, **options), truth)[1] for k in (1, 6)
+    )
+    assert all_of_them < 0.015 < one / 3
+
+
+def test_moments_are_those_of_the_eigenvalues_at_half_the_products():
+    values = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    calls = []
+
+    def product(x):
+        calls.append(len(x))
+        return x * values
+
+    moments = torch.cat(list(chebyshev_moments(product, torch.eye(9, dtype=torch.float64), 21)), dim=1)
+    expected = torch.cos(values.arccos()[:, None] * torch.arange(22))
+    torch.testing.assert_close(moments, expected, rtol=0, atol=1e-12)
+    assert len(calls) == 11
+
+
+def test_damped_counts_never_fall_and_end_at_the_mass():
+    points = torch.linspace(-1, 1, 301, dtype=torch.float64)
+    moments = torch.cos(torch.tensor([0.3]).double().arccos()[:, None] * torch.arange(150))
+    below = cumulative_counts(moments, points)[0]
+    assert below.diff().min() >= -1e-12
+    assert (float(below[0]), float(below[-1])) == pytest.approx((0, 1))
+    assert cumulative_counts(moments, points, damped=False)[0].diff().min() < -1e-3
+    assert jackson_damping(10)[0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", ["exact", "stochastic"])
+def test_a_1x1_convolution_has_its_kernel_s_eigenvalues_at_every_position(method):
+    layer = nn.Conv2d(80, 96, 1)
+    histogram = eigenvalue_histogram(LayerOperator(layer, (80, 5, 7)), method=method, spikes=4, degree=2000, probes=40)
+    kernel = np.linalg.svd(layer.weight.detach().double().numpy()[:, :, 0, 0], compute_uv=False) ** 2
+    assert (histogram.size, histogram.multiplicity) == (80 * 35, 35)
+    assert histogram.spikes.numpy() == pytest.approx(kernel[:4], rel=1e-8)
+    assert histogram.counts.sum() == pytest.approx(80 * 35)
+    assert histogram.trace == pytest.approx(35 * kernel.sum(), rel=1e-9)
+    assert errors(histogram, kernel.repeat(35))[1] <= (2 / 80 if method == "exact" else 0.03)
+    assert int(histogram.spike_counts.sum()) == 4 * 35
+
+
+def test_a_gaussian_layer_follows_marchenko_and_pastur():
+    torch.manual_seed(3)
+    outputs, inputs = 1200, 4800
+    layer = nn.Linear(inputs, outputs, bias=False)
+    nn.init.normal_(layer.weight, std=inputs**-0.5)
+    histogram = eigenvalue_histogram(LayerOperator(layer, (inputs,)), method="stochastic", probes=10, degree=100)
+    ratio = outputs / inputs
+    low, high = (1 - ratio**0.5) ** 2, (1 + ratio**0.5) ** 2
+    x = np.linspace(low, high, 20001)
+    density = np.sqrt(np.maximum((high - x) * (x - low), 0)) / (2 * np.pi * ratio * x)
+    law = np.interp(histogram.edges[1:].numpy(), x, np.cumsum(density) / density.sum())
+    assert np.abs(histogram.counts.cumsum(0).numpy() / outputs - law).max() < 0.01
+    assert histogram.largest == pytest.approx(high, rel=0.02)
+    assert histogram.structural_zeros == inputs - outputs
+
+
+def test_the_answer_does_not_depend_on_the_block_nor_touch_global_generators():
+    operator = LayerOperator(random_layer(4, 6), (4, 9, 9))
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = eigenvalue_histogram(operator, method="stochastic", probes=7, degree=101, block=7, seed=5)
+    for block in (1, 2, 3, 100):
+        again = eigenvalue_histogram(operator, method="stochastic", probes=7, degree=101, block=block, seed=5)
+        torch.testing.assert_close(again.counts, first.counts, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(again.spikes, first.spikes, rtol=1e-10, atol=0)
+        assert again.products == first.products
+    other = eigenvalue_histogram(operator, method="stochastic", probes=7, degree=101, seed=6)
+    assert not torch.allclose(other.counts, first.counts)
+    exact = [eigenvalue_histogram(operator, block=block).counts for block in (1, 16, 1000)]
+    assert torch.equal(exact[0], exact[1])
+    assert torch.equal(exact[0], exact[2])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()
+
+
+def test_the_error_estimate_covers_the_error():
+    """The spread over probes forecasts the real error of the cumulative counts, where smoothing is small."""
+    layer = random_layer(4, 8, padding_mode="circular")
+    operator, truth = LayerOperator(layer, (4, 11, 11)), circular_eigenvalues(layer, 11)
+    runs = [eigenvalue_histogram(operator, method="stochastic", probes=6, degree=300, seed=s) for s in range(8)]
+    real = np.sqrt(np.mean([errors(run, truth)[1] ** 2 for run in runs]))
+    said = np.mean([run.cdf_error for run in runs])
+    assert 0.4 < real / said < 2.5
+    assert math.isnan(eigenvalue_histogram(operator, method="stochastic", probes=1, degree=50).cdf_error)
+
+
+def test_a_multiple_largest_eigenvalue_breaks_nothing():
+    """ARPACK may miss copies of a multiple eigenvalue; they are then counted with the bulk."""
+    values = torch.cat([torch.full((300,), 4.0), torch.linspace(0, 1, 300)]).double()
+    histogram = eigenvalue_histogram(MatrixOperator(values.sqrt().diag()), method="stochastic", spikes=5)
+    assert histogram.largest == pytest.approx(4)
+    assert float(histogram.counts[200:].sum()) == pytest.approx(300, abs=12)
+
+
+def test_zero_and_tiny_operators():
+    zero = eigenvalue_histogram(MatrixOperator(torch.zeros(100, 300).double()), spikes=3, method="stochastic")
+    for histogram in (zero, eigenvalue_histogram(MatrixOperator(torch.zeros(100, 300).double()))):
+        assert histogram.counts[0] == 100
+        assert histogram.counts.sum() == 100
+        assert (histogram.stable_rank, histogram.spectral_norm) == (0, 0)
+        assert math.isnan(histogram.decay.exponent)
+    one = eigenvalue_histogram(MatrixOperator(torch.tensor([[3.0, 4.0]]).double()))
+    assert (one.largest, one.size, one.structural_zeros) == (25, 1, 1)
+
+
+def test_out_of_time_says_what_was_done():
+    operator = LayerOperator(random_layer(8, 16), (8, 12, 12))
+    counted = []
+    slow = eigenvalue_histogram(operator, method="stochastic", degree=100, probes=4, progress=counted.append)
+    assert sum(counted) == slow.products >= 4 * 50
+    with pytest.raises(TimeoutError, match="Out of time during ARPACK"):
+        eigenvalue_histogram(operator, method="stochastic", seconds=1e-9)
+    with pytest.raises(TimeoutError, match="of 1152 rows"):
+        eigenvalue_histogram(operator, method="exact", seconds=1e-9)
+
+
+def test_time_that_runs_out_in_the_bulk_lowers_the_degree(monkeypatch):
+    operator = LayerOperator(random_layer(8, 16), (8, 12, 12))
+    clock = iter(range(10**9))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    free = eigenvalue_histogram(operator, method="stochastic", probes=2, degree=400, block=2, spikes=4)
+    arpack = free.products - 2 * 201
+    short = eigenvalue_histogram(
+        operator, method="stochastic", probes=2, degree=400, block=2, spikes=4, seconds=arpack + 60.0
+    )
+    assert 60 < short.degree < 200
+    assert short.note == f"out of time: degree {short.degree} of 400"
+    assert short.resolution > free.resolution
+    with pytest.raises(TimeoutError, match="moments"):
+        eigenvalue_histogram(
+            operator, method="stochastic", probes=2, degree=400, block=2, spikes=4, seconds=arpack + 5.0
+        )
+
+
+class Poisoned(MatrixOperator):
+    def rmatvec(self, y):
+        return super().rmatvec(y) * float("nan")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bins": 0}, "`bins` to be at least 1, got 0"),
+        ({"degree": 1}, "`degree` to be at least 2"),
+        ({"probes": 0}, "`probes`"),
+        ({"spikes": -1}, "`spikes`"),
+        ({"block": 0}, "`block`"),
+        ({"seconds": 0.0}, "`seconds` > 0"),
+        ({"method": "magic"}, "got 'magic'"),
+        ({"method": "stochastic", "spikes": 15}, "`spikes` below half the size 30"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        eigenvalue_histogram(MatrixOperator(torch.eye(30).double()), **options)
+
+
+def test_products_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="finite products"):
+        eigenvalue_histogram(Poisoned(torch.eye(30).double()))
+
+
+def test_a_forecast_beyond_the_time_takes_the_path_that_can_stop(monkeypatch):
+    monkeypatch.setattr(Gram, "exact_seconds", lambda self: 1e6)
+    operator = LayerOperator(random_layer(4, 6), (4, 9, 9))
+    found = eigenvalue_histogram(operator, seconds=100.0, probes=2, degree=40)
+    assert found.method == "stochastic"
+    assert found.note == "the exact path would outlast the time"
+    assert eigenvalue_histogram(operator, probes=2, degree=40).method == "exact"

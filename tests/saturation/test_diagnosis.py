@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_saturation.saturation.report.report import SaturationReport
+from tests.profiles import layer, missing, profile
+
+HEALTHY = [40, 45, 42, 35, 30, 25]
+UNDERPARAMETERISED = [90, 95, 90, 85, 80, 75]
+LONG_TAIL = [60, 65, 50, 30, 4, 3, 2, 2]
+NARROW_WAIST = [30, 25, 90, 20, 25]
+
+
+def kinds(report, **options):
+    return report.diagnose(**options).kinds
+
+
+def only(report, **options):
+    (finding,) = report.diagnose(**options).findings
+    return finding
+
+
+def test_a_healthy_profile_has_no_finding():
+    diagnosis = profile(HEALTHY).diagnose()
+    assert diagnosis.findings == ()
+    assert str(diagnosis) == "Diagnosis (train, epoch 0): average saturation 0.36\n- no rule applies"
+
+
+def test_underparameterised_by_the_average():
+    finding = only(profile(UNDERPARAMETERISED))
+    assert finding.kind == "underparameterised"
+    assert finding.evidence["average"] == pytest.approx(sum(UNDERPARAMETERISED) / 600)
+    assert finding.evidence["threshold"] == 0.45
+    assert "figure 9" in finding.source
+
+
+def test_the_average_must_be_above_not_at_the_threshold():
+    assert kinds(profile([45, 45, 45]), average_above=0.45) == ()
+    assert kinds(profile([45, 46, 45]), average_above=0.45) == ("underparameterised",)
+
+
+def test_output_layers_do_not_count_for_the_average():
+    assert kinds(profile([40, 40, 99], output=True)) == ()
+    assert kinds(profile([40, 40, 99])) == ("underparameterised",)
+
+
+def test_missing_layers_count_as_low_before_a_network_is_called_underparameterised():
+    diagnosis = profile([90, None, None, None]).diagnose()
+    assert diagnosis.findings == ()
+    assert "the average 0.90 is above 0.45, but not for sure" in str(diagnosis)
+    assert kinds(profile([90, 95, 90, None])) == ("underparameterised",)
+
+
+def test_the_threshold_of_the_paper_is_not_used_beyond_its_delta():
+    strict = dataclasses.replace(profile(UNDERPARAMETERISED), delta=0.999)
+    diagnosis = strict.diagnose()
+    assert diagnosis.findings == ()
+    assert "delta 0.999" in diagnosis.notes[0]
+    assert kinds(dataclasses.replace(strict, delta=0.9)) == ("underparameterised",)
+
+
+def run_of(*percents):
+    return [profile([p, p, p], epoch=epoch) for epoch, p in enumerate(percents)]
+
+
+def test_high_from_the_first_epochs_needs_the_first_epochs():
+    history = run_of(60, 65, 70, 75)
+    high = history[-1].diagnose(history=history).findings
+    assert [finding.kind for finding in high] == 2 * ["underparameterised"]
+    assert "figure 11" in high[1].source
+    assert high[1].evidence == {"first": 0.6, "lowest": 0.6, "threshold": 0.45, "windows": 4}
+    assert len(history[1].diagnose(history=history).findings) == 1  # two epochs are not the first three
+    assert len(history[-1].diagnose(history=history[1:]).findings) == 1  # a resumed run did not see the first
+    assert len(history[1].diagnose(history=history, early_epochs=2).findings) == 2
+
+
+@pytest.mark.parametrize("percents", [(40, 65, 70, 75), (60, 65, 30, 75), (60, 65, 70, 40)])
+def test_a_network_that_was_low_once_was_not_high_from_the_start(percents):
+    history = run_of(*percents)
+    assert not any("figure 11" in f.source for f in history[-1].diagnose(history=history).findings)
+
+
+def test_other_stages_and_partial_windows_are_no_part_of_the_history():
+    history = run_of(60, 65, 70)
+    val = [dataclasses.replace(report, stage="val") for report in history]
+    assert len(history[-1].diagnose(history=val).findings) == 1
+    cut = [history[0], dataclasses.replace(history[1], partial=True)]
+    assert len(history[-1].diagnose(history=cut).findings) == 1
+
+
+def test_a_long_tail_is_named_layer_by_layer():
+    finding = only(profile(LONG_TAIL))
+    assert finding.kind == "overparameterised tail"
+    assert finding.layers == ("features.4", "features.5", "features.6", "features.7")
+    assert finding.evidence == {"highest": 0.04, "peak": 0.65, "threshold": 0.1, "layers": 4}
+    assert "figures 1 and 10" in finding.source
+    assert "features.4, features.5, features.6, features.7" in finding.message
+
+
+def test_an_output_layer_neither_ends_nor_joins_a_tail():
+    assert only(profile([*LONG_TAIL, 99], output=True)).layers[-1] == "features.7"
+    assert only(profile([*LONG_TAIL, 2], output=True)).layers[-1] == "features.7"
+
+
+@pytest.mark.parametrize(
+    "percent",
+    [
+        [60, 30, 4, 3, 20],  # a dip, not an end
+        [60, 30, 20, 4],  # a single layer
+        [5, 4, 5, 4],  # low throughout: no tail of anything
+        [12, 9, 9, 9],  # hardly lower than what comes before
+        [60, 30, 4, 3, None],  # the end was not measured
+    ],
+)
+def test_what_is_no_tail(percent):
+    assert kinds(profile(percent)) == ()
+
+
+def test_too_few_samples_never_make_a_tail():
+    layers = {"a": layer(60), "b": layer(40), "c": layer(4, samples=50), "d": layer(3, samples=50)}
+    assert kinds(SaturationReport(layers)) == ("too few samples",)
+    layers = {"a": layer(60), "b": layer(40), "c": layer(4, samples=101), "d": layer(3, samples=101)}
+    assert kinds(SaturationReport(layers)) == ("overparameterised tail",)
+
+
+def test_of_a_sketched_layer_the_bounds_count():
+    def sketched(percent, lower, upper):
+        return dataclasses.replace(layer(percent), saturation_lower=lower, saturation_upper=upper)
+
+    tail = {"a": layer(60), "b": layer(30), "c": sketched(4, 0.03, 0.2), "d": layer(3)}
+    assert kinds(SaturationReport(tail)) == ()
+    assert kinds(SaturationReport({**tail, "c": sketched(4, 0.03, 0.05)})) == ("overparameterised tail",)
+    assert kinds(SaturationReport({"a": sketched(60, 0.4, 0.8)})) == ()
+    assert kinds(SaturationReport({"a": sketched(60, 0.5, 0.8)})) == ("underparameterised",)
+
+
+def test_a_long_list_of_layers_is_counted_in_the_text_and_complete_in_the_data():
+    finding = only(profile([60, 60] + 20 * [2]))
+    assert len(finding.layers) == 20
+    assert "features.2, features.3, … 16 more …, features.20, features.21" in finding.message
+
+
+def test_bottleneck():
+    finding = only(profile(NARROW_WAIST))
+    assert finding.kind == "bottleneck"
+    assert finding.layers == ("features.2",)
+    assert finding.evidence == {"saturation": 0.9, "neighbours": 0.25, "threshold": 0.3}
+    assert "fills 0.90 of its 100 features" in finding.message
+
+
+@pytest.mark.parametrize(
+    "percent",
+    [
+        [90, 20, 20, 20],  # the first layer has one neighbour only
+        [20, 20, 20, 90],  # and so has the last
+        [20, 90, 80, 20],  # a hill of two
+        [30, 90, None, 30],  # a neighbour that may be as high
+        [20, 40, 20],  # not far enough
+    ],
+)
+def test_what_is_no_bottleneck(percent):
+    assert "bottleneck" not in kinds(profile(percent))
+
+
+def test_an_output_layer_is_no_bottleneck_but_a_neighbour():
+    heads = dataclasses.replace(profile(NARROW_WAIST), output_layers=("features.2",))
+    assert kinds(heads) == ()
+    beside = dataclasses.replace(profile([30, 25, 90, 80, 25]), output_layers=("features.3",))
+    assert kinds(beside) == ()
+
+
+def test_a_neighbour_with_too_few_samples_may_be_as_high():
+    layers = {"a": layer(20), "b": layer(60), "c": layer(20, samples=40)}
+    assert kinds(SaturationReport(layers)) == ("too few samples",)
+    layers = {"a": layer(20), "b": layer(60, samples=80), "c": layer(20)}  # at least 0.6 is enough to say
+    assert kinds(SaturationReport(layers)) == ("bottleneck", "too few samples")
+
+
+def test_too_few_samples_says_which_layers_and_how_many_are_needed():
+    layers = {"a": layer(10, 64, samples=64), "b": layer(10, 512, samples=500), "c": layer(10, 64, samples=65)}
+    finding = only(SaturationReport(layers))
+    assert finding.layers == ("a", "b")
+    assert finding.evidence == {"needed": 513, "samples": 64}
+    assert "at least 513 samples" in finding.message
+    assert "b: 500 for 512 features" in finding.message
+
+
+def test_thresholds_are_arguments():
+    assert kinds(profile(HEALTHY), average_above=0.3) == ("underparameterised",)
+    assert kinds(profile(HEALTHY), tail_below=0.31, tail_drop=1.1) == ("overparameterised tail",)
+    assert kinds(profile(LONG_TAIL), tail_layers=5) == ()
+    assert kinds(profile(LONG_TAIL), tail_drop=20) == ()
+    assert kinds(profile(HEALTHY), bottleneck_above=0.02) == ("bottleneck",)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"average_above": 1.5}, r"`average_above`, a saturation, in \[0, 1\], got 1.5"),
+        ({"tail_below": -0.1}, r"`tail_below`, a saturation, in \[0, 1\], got -0.1"),
+        ({"bottleneck_above": 0}, "`bottleneck_above` above 0, got 0"),
+        ({"tail_drop": math.nan}, "`tail_drop` above 0, got nan"),
+        ({"early_epochs": 0}, "`early_epochs` of at least 1, got 0"),
+        ({"tail_layers": 0}, "`tail_layers` of at least 1, got 0"),
+    ],
+)
+def test_thresholds_are_checked(options, match):
+    with pytest.raises(ValueError, match=match):
+        profile(HEALTHY).diagnose(**options)
+
+
+def test_a_diagnosis_is_plain_data():
+    diagnosis = profile(LONG_TAIL).diagnose()
+    data = json.loads(json.dumps(dataclasses.asdict(diagnosis)))
+    assert data["findings"][0]["layers"] == [f"features.{i}" for i in range(4, 8)]
+
+
+def test_an_empty_or_unmeasured_report_has_no_finding():
+    assert kinds(SaturationReport({})) == ()
+    assert kinds(SaturationReport({"a": missing(), "b": missing()})) == ()
+
+
+percents = st.lists(st.one_of(st.none(), st.integers(1, 99)), max_size=8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(percents, st.data())
+def test_measuring_less_never_adds_a_finding(percent, data):
+    """Forgetting a layer's value can only take findings about saturation away."""
+    before = profile(percent).diagnose()
+    if percent:
+        hidden = data.draw(st.integers(0, len(percent) - 1))
+        after = profile([None if i == hidden else p for i, p in enumerate(percent)]).diagnose()
+        assert set(after.kinds) <= set(before.kinds)
+
+
+@settings(max_examples=100, deadline=None)
+@given(percents, st.floats(0.01, 1.0))
+def test_suggested_widths_bring_the_measured_dimension_to_the_target(percent, target):
+    report = profile(percent, output=True)
+    widths = report.suggest_widths(target=target)
+    assert set(widths) | set(widths.left_out) == set(report.layers)
+    for name, width in widths.items():
+        dimension = report.layers[name].intrinsic_dimension
+        assert dimension / width <= target * (1 + 1e-6)
+        assert width == 1 or dimension / (width - 1) > target * (1 - 1e-6)
+
+
+def test_widths_are_labelled_as_estimates_and_say_what_is_left_out():
+    layers = {"a": layer(50), "b": layer(20, samples=50), "c": missing(), "d": layer(9)}
+    report = dataclasses.replace(SaturationReport(layers), output_layers=("d",))
+    widths = report.suggest_widths(target=0.2)
+    assert dict(widths) == {"a": 250}
+    assert str(widths).splitlines() == [
+        "Estimated features at a saturation of 0.2, if the intrinsic dimension stays as measured:",
+        "  a: 100 -> 250",
+        "  b: no estimate (50 samples for 100 features hide part of the dimension)",
+        "  c: no estimate (nothing was measured)",
+        "  d: no estimate (an output layer, its width is the task's)",
+    ]
+
+
+@pytest.mark.parametrize("target", [0.0, 1.01, math.nan])
+def test_target_is_checked(target):
+    with pytest.raises(ValueError, match="`target`, a saturation, in"):
+        profile([1]).suggest_widths(target=target)
