@@ -63,7 +63,7 @@ def _tensors(batch: Any) -> list[Tensor]:
 
 
 def _digest(batch: Any) -> str:
-    content = b"".join(tensor.cpu().numpy().tobytes() for tensor in _tensors(batch))
+    content = b"".join(tensor.double().cpu().numpy().tobytes() for tensor in _tensors(batch))
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()
 
 
