@@ -94,7 +94,7 @@ def _entry(kind: str, report: Any) -> Entry:
     numbers = {}
     for record in report.to_records():
         for key, value in record.items():
-            if isinstance(value, int | float):
+            if isinstance(value, int | float) and not isinstance(value, bool):
                 numbers[f"{record['layer']}.{key}"] = float(value)
     stage, partial = getattr(report, "stage", "train"), getattr(report, "partial", False)
     return Entry(kind, stage, report.epoch, report.step, partial, numbers)
