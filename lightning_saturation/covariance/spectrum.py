@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_saturation.arguments import check_share
 from lightning_saturation.shapes import Float
 
 
@@ -16,10 +17,8 @@ def _variances(eigenvalues: Tensor) -> Tensor:
 
 
 def check_delta(delta: float) -> float:
-    """Return ``delta`` if it is an explained-variance threshold in (0, 1], else raise a ``ValueError``."""
-    if not 0.0 < delta <= 1.0:
-        raise ValueError(f"Expected `delta` in (0, 1], got {delta}.")
-    return delta
+    """Return ``delta`` if it is a number in (0, 1], else raise a ``ValueError`` or ``TypeError``."""
+    return check_share("delta", delta)
 
 
 def intrinsic_dimension(eigenvalues: Float[Tensor, " features"], *, delta: float = 0.99) -> int:

@@ -20,9 +20,8 @@ from lightning_saturation.dimension.report import INPUT, DimensionReport
 from lightning_saturation.dimension.row_window import RowWindow
 from lightning_saturation.dimension.two_nn_law import FEWEST
 from lightning_saturation.loggers.write import write_figure, write_table
+from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
-from lightning_saturation.training.monitor import Measured
-from lightning_saturation.training.progress import data_parallel_group
 
 
 class DimensionMonitor(LayerMonitor[RowWindow]):
@@ -127,7 +126,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         # Which stages are watched and which epochs are due is the same on all ranks; what they saw may not be.
         if window is None or not self._is_due(trainer, epoch):
             return None
-        layers = window.dimensions(self._options, group=data_parallel_group(trainer))
+        layers = window.dimensions(self._options, group=self._group)
         if trainer.is_global_zero:
             self._warn_about(window.refused)
         if not layers:

@@ -11,14 +11,15 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_saturation.arguments import check_count, check_name, check_share
-from lightning_saturation.covariance.ranks import gather, together
+from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.freezing.blocks import Block, Freezer, find_blocks
 from lightning_saturation.saturation.monitor import SaturationMonitor
 from lightning_saturation.saturation.report.series import saturation_series
 from lightning_saturation.similarity.monitor import SimilarityMonitor
 from lightning_saturation.stopping.plateau import projected_change
-from lightning_saturation.training.monitor import Measured, Monitor
-from lightning_saturation.training.progress import data_parallel_group, fraction_done
+from lightning_saturation.training.instrument import Measured
+from lightning_saturation.training.monitor import Monitor
+from lightning_saturation.training.progress import fraction_done
 
 # A share of training is reached although its sum of batches is a rounding error short of it.
 _ROUNDING = 1e-9
@@ -75,6 +76,7 @@ class FreezeTraining(Monitor):
         self.patience = check_count("patience", patience)
         self.window = check_count("window", window, least=3)
         self.schedule, self.blocks, self.monitor = schedule, blocks, check_name(monitor)
+        self.meets_in_batches = schedule == "linear"
         self.history: list[tuple[int, int]] = []
         """Step and number of frozen blocks, one entry for each freeze."""
         self._freezer: Freezer | None = None
@@ -131,10 +133,9 @@ class FreezeTraining(Monitor):
         freezer = self._freezer
         if freezer is None or self._released or stage != "train":
             return
-        due = self._due(trainer, len(freezer.blocks)) if self.schedule == "linear" else 0
-        if due > freezer.count:
-            with together(data_parallel_group(trainer)):
-                self._freeze(trainer, due)
+        if self.schedule == "linear" and self._even:
+            epochs = trainer.current_epoch + trainer.fit_loop.batch_idx / trainer.num_training_batches
+            self._freeze(trainer, self._due(trainer, len(freezer.blocks), epochs))
         freezer.hold()
 
     def _measure(
@@ -143,6 +144,8 @@ class FreezeTraining(Monitor):
         freezer = self._freezer
         if freezer is None or stage != "train":
             return None
+        if self.schedule == "linear" and not self._even:
+            self._freeze(trainer, self._due(trainer, len(freezer.blocks), epoch + 1))
         if self.schedule == "converged" and not self._released:
             self._judge(trainer, freezer)
         values = {"layers": freezer.count, "parameters": freezer.parameters}
@@ -157,12 +160,11 @@ class FreezeTraining(Monitor):
         self._seen = state.get("seen", 0)
         self.history = [(int(step), int(count)) for step, count in state.get("history", ())]
 
-    def _due(self, trainer: Trainer, blocks: int) -> int:
-        """Return how many blocks the linear schedule has frozen by now; it ends with one that learns."""
-        epochs, batches = trainer.max_epochs, trainer.num_training_batches
+    def _due(self, trainer: Trainer, blocks: int, epochs: float) -> int:
+        """Return how many blocks the linear schedule has frozen after ``epochs``; it ends with one that learns."""
         done = 0.0
-        if epochs is not None and epochs > 0 and batches:
-            done = (trainer.current_epoch + trainer.fit_loop.batch_idx / batches) / epochs
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            done = epochs / trainer.max_epochs
         if trainer.max_steps > 0:
             done = max(done, trainer.global_step / trainer.max_steps)
         return min(int(done / self.until * blocks + _ROUNDING), blocks - 1)
@@ -188,7 +190,7 @@ class FreezeTraining(Monitor):
         watched = [series[name] for name in freezer.blocks[freezer.count].layers if name in series]
         # A block without a watched layer goes with the one below it.
         self._calm = self._calm + 1 if all(self._at_rest(values, source) for values in watched) else 0
-        if all(gather(self._calm >= self.patience, data_parallel_group(trainer))):
+        if all(gather(self._calm >= self.patience, self._group)):
             self._calm = 0
             self._freeze(trainer, freezer.count + 1)
 

@@ -18,8 +18,9 @@ from lightning_saturation.operators.density import check_options
 from lightning_saturation.operators.measure import operator_layers, spectra_over_ranks
 from lightning_saturation.operators.plots import evolution_figure, histogram_figure, norms_figure
 from lightning_saturation.operators.report import SpectrumReport
-from lightning_saturation.training.monitor import Measured, Monitor
-from lightning_saturation.training.progress import data_parallel_group, learning_rates
+from lightning_saturation.training.instrument import Measured
+from lightning_saturation.training.monitor import Monitor
+from lightning_saturation.training.progress import learning_rates
 
 _QUANTITIES = ("largest_eigenvalue", "stable_rank", "decay_exponent")
 _MOST_STRIPS = 6
@@ -71,11 +72,11 @@ class SpectrumMonitor(Monitor):
         super().__init__(name=name)
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
         self._options: dict[str, Any] = {
-            "bins": check_count("bins", bins),
-            "spikes": check_count("spikes", spikes, least=0),
-            "probes": check_count("probes", probes, optional=True),
-            "degree": check_count("degree", degree),
-            "seed": check_count("seed", seed, least=0),
+            "bins": bins,
+            "spikes": spikes,
+            "probes": probes,
+            "degree": degree,
+            "seed": seed,
         }
         check_options(seconds=seconds, **self._options)
         self.layers = layers
@@ -103,14 +104,10 @@ class SpectrumMonitor(Monitor):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Measure the untrained network, between the first forward pass and the first change of a weight."""
-        if self._watched is None:
-            return
         with self._guard("watch a batch"):
             self._look_away()
         if trainer.global_step == 0 and not self._reports:
-            measured = self._close(trainer, pl_module, "train", epoch=-1, partial=False)
-            if measured is not None:
-                self._log(trainer, None, measured, inside_batch=True)
+            self._close(trainer, pl_module, "train", inside_batch=True, before_training=True)
 
     def _look_away(self) -> None:
         watched, self._watched = self._watched, None
@@ -134,7 +131,7 @@ class SpectrumMonitor(Monitor):
             self._options,
             seconds=self.seconds,
             progress=self.progress,
-            group=data_parallel_group(trainer),
+            group=self._group,
         )
         report = replace(report, epoch=done, step=trainer.global_step, learning_rates=learning_rates(trainer))
         if not self._reports and report.missing and trainer.is_global_zero:

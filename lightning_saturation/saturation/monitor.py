@@ -15,7 +15,6 @@ from lightning_saturation.capture.outputs import check_output_layers, choose_out
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
-from lightning_saturation.covariance.ranks import together
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.saturation.convergence import Convergence, Judged
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
@@ -23,9 +22,8 @@ from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.window import Window, saturation_tracker
 from lightning_saturation.saturation.writing import write_reports, write_window
 from lightning_saturation.stopping.plateau import Plateau
+from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
-from lightning_saturation.training.monitor import Measured
-from lightning_saturation.training.progress import data_parallel_group
 
 _SUMMARIES = ("average", "drift", "converged")
 
@@ -98,19 +96,16 @@ class SaturationMonitor(LayerMonitor[Window]):
         self.save_dir = check_folder("save_dir", save_dir)
         self.log_windows = log_windows
         self._convergence = Convergence(name, self.stages)
+        self.plateaus: Mapping[str, Sequence[Plateau]] = self._convergence.plateaus
+        """Drift and convergence of every complete window since fitting started, by stage."""
 
     shown = ("train/average", "train/drift")
-    kept = ("_reports", "_convergence")
+    kept = ("_reports", "_convergence", "plateaus")
 
     @property
     def reports(self) -> list[SaturationReport]:
         """The report of every closed window, oldest first; the last one of each stage holds its eigenvalues."""
         return super().reports
-
-    @property
-    def plateaus(self) -> Mapping[str, Sequence[Plateau]]:
-        """Drift and convergence of every complete window since fitting started, by stage."""
-        return self._convergence.plateaus
 
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Window]:
         return saturation_tracker(
@@ -127,6 +122,7 @@ class SaturationMonitor(LayerMonitor[Window]):
         if self._tracker is not None and trainer.state.fn == TrainerFn.FITTING:
             check_output_layers(self._tracker.names, self.output_layers)
             self._convergence = Convergence(self.name, self.stages)
+            self.plateaus = self._convergence.plateaus
             for stage in self.stages:
                 rule = self._convergence.rule(trainer, stage)
                 check_output_layers(self._tracker.names, rule.layers, argument="layers")
@@ -136,9 +132,8 @@ class SaturationMonitor(LayerMonitor[Window]):
 
     def _glance(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the values so far to whoever monitors them; they are no report and not charted."""
-        with together(data_parallel_group(trainer)):
-            report = self._report(trainer, "train", epoch=trainer.current_epoch, partial=True)
-            values = {} if report is None else self._values(report, self._judged(trainer, report))
+        report = self._report(trainer, "train", epoch=trainer.current_epoch, partial=True)
+        values = {} if report is None else self._values(report, self._judged(trainer, report))
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
 
     def _measure(
@@ -155,7 +150,7 @@ class SaturationMonitor(LayerMonitor[Window]):
     def _report(self, trainer: Trainer, stage: str, *, epoch: int, partial: bool) -> SaturationReport | None:
         """Return the report of the window of ``stage`` as it stands; a collective call."""
         window = self._window(stage)
-        layers = {} if window is None else window.statistics(delta=self.delta, group=data_parallel_group(trainer))
+        layers = {} if window is None else window.statistics(delta=self.delta, group=self._group)
         if not layers:
             return None
         return SaturationReport(
@@ -191,6 +186,7 @@ class SaturationMonitor(LayerMonitor[Window]):
         self._reports.append(measured.report)
         if measured.judged is not None and not measured.report.partial:
             self._convergence.keep(stage, measured.judged)
+            self.plateaus = {name: tuple(each) for name, each in self._convergence.plateaus.items()}
 
     def _write_window(self, trainer: Trainer, measured: Measured, step: int) -> None:
         if self.log_windows:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from lightning_saturation.drawing.replacing import replacing
+
 
 class Handover:
     """A file by which the process of rank 0 leaves a state for the process in which the callback was made.
@@ -29,9 +31,8 @@ class Handover:
 
     def leave(self, state: dict[str, Any]) -> None:
         """Write ``state`` for the process at home."""
-        partial = self._path.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(self._path)
+        with replacing(self._path) as path:
+            torch.save(state, path)
 
     def take(self) -> dict[str, Any] | None:
         """Return what another process left, once; None where there is nothing."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-
-from lightning_saturation.covariance.ranks import LOCAL
 
 
 def fraction_done(trainer: Trainer) -> float | None:
@@ -51,16 +48,3 @@ def logged_step(trainer: Trainer, *, inside_batch: bool = False) -> int:
 def learning_rates(trainer: Trainer) -> tuple[float, ...]:
     """Return the learning rate of every parameter group of every optimizer."""
     return tuple(float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups)
-
-
-def data_parallel_group(trainer: Trainer) -> Any:
-    """Return the process group over which data is split: None for all ranks, or the data-parallel part of a mesh."""
-    if trainer.world_size == 1:
-        return LOCAL
-    try:
-        mesh = getattr(trainer.strategy, "device_mesh", None)
-    except RuntimeError:  # Lightning's answer before the mesh exists
-        return None
-    if "data_parallel" in (getattr(mesh, "mesh_dim_names", None) or ()):
-        return mesh["data_parallel"].get_group()  # type: ignore[index]
-    return None

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from tests.contract.loaders import Feed, memory
-from tests.training import Net, batches, trainer
+from tests.tiny import Net, batches, trainer
 
 EPOCHS = 3
 

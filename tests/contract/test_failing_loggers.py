@@ -13,7 +13,7 @@ from lightning.pytorch.loggers.logger import Logger
 import lightning_saturation
 from tests.contract.callbacks import CALLBACKS, WATCHING, history, same_history
 from tests.contract.runs import Heard, Learner, outcome, seed
-from tests.training import batches, quiet, trainer
+from tests.tiny import batches, quiet, trainer
 
 pytestmark = quiet
 

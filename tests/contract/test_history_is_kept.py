@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 
 from tests.contract.callbacks import CALLBACKS, WATCHING, history, same_history
 from tests.contract.runs import Heard, Learner, seed
-from tests.training import batches, is_untouched, quiet, trainer
+from tests.tiny import batches, is_untouched, quiet, trainer
 
 pytestmark = quiet
 

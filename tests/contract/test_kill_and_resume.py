@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_saturation import FreezeTraining, SaturationStopping
 from tests.contract.callbacks import CALLBACKS, dimension, history, same_numbers, similarity, spectrum
 from tests.contract.runs import Learner, outcome, seed
-from tests.training import batches, data, quiet, trainer
+from tests.tiny import batches, data, quiet, trainer
 
 pytestmark = [
     *quiet,

@@ -15,7 +15,7 @@ from tests.contract.faults import HOOKS, REPEATED, Trouble
 from tests.contract.runs import Learner, seed
 from tests.distributed.ranks import RanksFailedError, on_ranks
 from tests.distributed.test_monitor_ranks import shard, train
-from tests.training import quiet
+from tests.tiny import quiet
 
 pytestmark = [*quiet, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")]
 

@@ -9,7 +9,7 @@ from tests.contract.callbacks import CALLBACKS
 from tests.contract.faults import Trouble
 from tests.contract.runs import Heard, Learner, seed
 from tests.contract.test_failing_loggers import Broken
-from tests.training import batches, is_untouched, quiet, trainer
+from tests.tiny import batches, is_untouched, quiet, trainer
 
 pytestmark = quiet
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.contract.callbacks import CALLBACKS, history
 from tests.contract.runs import Learner, outcome, seed
-from tests.training import batches, quiet, trainer
+from tests.tiny import batches, quiet, trainer
 
 pytestmark = quiet
 

@@ -10,7 +10,7 @@ from tests.contract.callbacks import CALLBACKS, WATCHING
 from tests.contract.loaders import FEEDS
 from tests.contract.runs import Outcome, train
 from tests.integration.programs import ROOT, program
-from tests.training import quiet
+from tests.tiny import quiet
 
 pytestmark = [
     *quiet,

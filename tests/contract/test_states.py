@@ -13,7 +13,7 @@ import torch
 
 from tests.contract.callbacks import CALLBACKS, dimension, history, same_numbers, similarity, spectrum
 from tests.contract.runs import Heard, Learner, seed
-from tests.training import batches, quiet, trainer
+from tests.tiny import batches, quiet, trainer
 
 pytestmark = quiet
 

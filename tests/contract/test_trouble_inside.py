@@ -11,7 +11,7 @@ from tests.contract.callbacks import CALLBACKS, WATCHING
 from tests.contract.faults import Trouble
 from tests.contract.runs import Heard, Learner, outcome, seed
 from tests.contract.test_failing_loggers import Broken
-from tests.training import batches, quiet, trainer
+from tests.tiny import batches, quiet, trainer
 
 pytestmark = quiet
 

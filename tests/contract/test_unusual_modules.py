@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.contract.callbacks import CALLBACKS, WATCHING, history
 from tests.contract.loaders import Named
-from tests.training import Net, batches, data, quiet, trainer
+from tests.tiny import Net, batches, data, quiet, trainer
 
 pytestmark = quiet
 
