@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_saturation.arguments import check_count, check_name, check_share
-from lightning_saturation.covariance.ranks import gather
+from lightning_saturation.covariance.ranks import LOCAL, gather
 from lightning_saturation.freezing.blocks import Block, Freezer, find_blocks
 from lightning_saturation.saturation.monitor import SaturationMonitor
 from lightning_saturation.saturation.report.series import saturation_series
@@ -133,7 +133,7 @@ class FreezeTraining(Monitor):
         freezer = self._freezer
         if freezer is None or self._released or stage != "train":
             return
-        if self.schedule == "linear" and self._even:
+        if self.schedule == "linear":
             epochs = trainer.current_epoch + trainer.fit_loop.batch_idx / trainer.num_training_batches
             self._freeze(trainer, self._due(trainer, len(freezer.blocks), epochs))
         freezer.hold()
@@ -144,8 +144,6 @@ class FreezeTraining(Monitor):
         freezer = self._freezer
         if freezer is None or stage != "train":
             return None
-        if self.schedule == "linear" and not self._even:
-            self._freeze(trainer, self._due(trainer, len(freezer.blocks), epoch + 1))
         if self.schedule == "converged" and not self._released:
             self._judge(trainer, freezer)
         values = {"layers": freezer.count, "parameters": freezer.parameters}
@@ -171,6 +169,8 @@ class FreezeTraining(Monitor):
 
     def _freeze(self, trainer: Trainer, count: int) -> None:
         freezer = self._freezer
+        if trainer.world_size > 1 and self._group == LOCAL:
+            return  # ranks that do not wait for each other cannot build a reducer together
         if freezer is None or self._released or not freezer.freeze(min(count, len(freezer.blocks) - 1)):
             return
         if not self.history or self.history[-1][1] < freezer.count:

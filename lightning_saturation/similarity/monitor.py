@@ -136,7 +136,7 @@ class SimilarityMonitor(Monitor):
     def _meet_probes(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that there are probes, and what the first weights make of them; a collective call."""
         if self._probing.is_due:
-            self._last = self._probing.first_rows(trainer, pl_module)
+            self._last = self._probing.first_rows(trainer, pl_module, self._group)
             if self.at[0] == 0 and not self.epochs:
                 self.snapshots = {0.0: self._last}
 

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_saturation.arguments import check_count, check_name
 from lightning_saturation.covariance.ranks import LOCAL, gather, together
 from lightning_saturation.stopping.plateau import Plateau, PlateauRule
-from lightning_saturation.training.groups import data_parallel_group
+from lightning_saturation.training.groups import training_group
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.resumable import VERSION
 
@@ -88,7 +88,7 @@ class SaturationStopping(EarlyStopping):
         """Judge windows from here on only."""
         with self._guard("begin"):
             self._watched = self._source(trainer)
-            self._group = data_parallel_group(trainer)
+            self._group = training_group(trainer, type(self).__name__)
             self._judged = len(self._watched.plateaus[self.stage])
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:

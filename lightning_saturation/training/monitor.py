@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 from weakref import ref
@@ -11,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.arguments import check_count, check_name, check_stages
-from lightning_saturation.covariance.ranks import LOCAL, gather, together
-from lightning_saturation.training.groups import data_parallel_group, meet
+from lightning_saturation.covariance.ranks import LOCAL, together
+from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.handover import Handover
 from lightning_saturation.training.progress import learning_rates, logged_step
@@ -41,7 +40,6 @@ class Monitor(Resumable):
         self._handover = Handover()
         self._trainer: ref[Trainer] | None = None
         self._group: Any = LOCAL
-        self._even = True  # all ranks have the same number of batches
         self._earlier = 0  # reports of a Trainer before this one
         self._evaluates = False
         self._resumed = False
@@ -98,7 +96,7 @@ class Monitor(Resumable):
         if not clock.batches and clock.every_n_steps is None and batch_idx > 0:
             clock.whole = False
         clock.epoch = trainer.current_epoch
-        with self._guard("watch a batch"), together(self._group if self.meets_in_batches and self._even else LOCAL):
+        with self._guard("watch a batch"), together(self._group if self.meets_in_batches else LOCAL):
             if not clock.batches:
                 clock.rates = learning_rates(trainer)
             self._watch(trainer, pl_module, "train", batch)
@@ -112,7 +110,7 @@ class Monitor(Resumable):
         clock.ended = trainer.is_last_batch
         with self._guard("watch a batch"):
             self._look_away()
-        if self.meets_in_batches and self._even:
+        if self.meets_in_batches:
             with self._guard("look at the layers after a batch"), together(self._group):
                 self._after_batch(trainer, pl_module)
         if clock.every_n_steps is not None and trainer.global_step - clock.closed_step >= clock.every_n_steps:
@@ -142,7 +140,7 @@ class Monitor(Resumable):
             self._prepare_together(trainer, pl_module, ["val"])
         elif clock.every_n_steps is None and clock.batches and trainer.is_last_batch:
             self._close(trainer, pl_module, "train", inside_batch=True)
-        elif self._even:
+        else:
             with self._guard("look into an open window"), together(self._group):
                 self._glance(trainer, pl_module)
 
@@ -202,28 +200,27 @@ class Monitor(Resumable):
             self._leave()
 
     def _prepare_together(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
-        meet(trainer, f"{type(self).__name__}(name={self.name!r})")
-        self._group = data_parallel_group(trainer)
-        with together(self._group):
-            self._prepare(trainer, pl_module, stages)
+        self._group = meet(trainer, f"{type(self).__name__}(name={self.name!r})")
+        try:
+            with together(self._group):
+                self._prepare(trainer, pl_module, stages)
+        except (RuntimeError, MemoryError) as error:
+            # Mistakes in arguments are shown, and in training also ranks that do not go together.
+            if trainer.state.fn == TrainerFn.FITTING:
+                raise
+            self._guard.tell("get ready", error)
+            with self._guard("leave the model"):
+                self._leave()
 
     def _take_up(self, trainer: Trainer) -> None:
-        """Take up the clock and the open window of a checkpoint, and find out whether ranks have as many batches."""
+        """Take up the clock and the open window of a checkpoint, and find out which ranks can wait for each other."""
         clock = self._clock
         if not self._resumed and clock.closed_step != trainer.global_step:
             clock.restart(trainer.global_step)
         if clock.batches and not (self._open_window is not None and self._load_window(self._open_window)):
             clock.whole = False  # its first batches are lost
         self._open_window = None
-        batches = gather(trainer.num_training_batches, self._group)
-        self._even = len(set(batches)) == 1
-        clock.every_n_steps = self.every_n_train_steps if self._even else None
-        if self.every_n_train_steps is not None and not self._even:
-            warnings.warn(
-                f"{type(self).__name__} closes its windows with the epochs and not every {self.every_n_train_steps}"
-                f" steps, because the ranks have different numbers of batches: {batches}.",
-                stacklevel=2,
-            )
+        self._group = training_group(trainer, type(self).__name__)
 
     def _finish(self, trainer: Trainer) -> None:
         """Leave the model, and write what there is."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.represent import Rows
-from lightning_saturation.training.groups import data_parallel_group
 from lightning_saturation.training.probe_batches import ProbeBatches
 from lightning_saturation.training.probe_forward import represent_probes, weights_of
 
@@ -54,10 +53,10 @@ class Probing:
         """Whether the first weights still wait for probes."""
         return self._baseline is not None
 
-    def first_rows(self, trainer: Trainer, module: LightningModule) -> Rows:
+    def first_rows(self, trainer: Trainer, module: LightningModule, group: Any) -> Rows:
         """Return the rows of the first weights, now that there are probes; once, and a collective call."""
         if self._passed is None:
-            self._batches.agree(data_parallel_group(trainer))
+            self._batches.agree(group)
         if not self._batches.batches:
             raise ValueError("Expected `probes` or training data with at least one sample, got none.")
         rows = self.rows(trainer, module, self._baseline)

@@ -15,7 +15,24 @@ import lightning_saturation
 
 OURS = str(Path(lightning_saturation.__file__).parent)
 
-GUARDS: frozenset[str] = frozenset()
+GUARDS = frozenset(
+    {
+        "Guard.__call__",
+        "Guard.tell",
+        "WindowCloser._close",
+        "SaturationStopping._decide",
+        # How ranks tell each other that one of them failed.
+        "together",
+        "is_distributed",
+        "wire_device",
+        "_ranks",
+        "_Section.__init__",
+        "_Section.meet",
+        "_Section.ask",
+        "_Section.error",
+        "Monitor._prepare_together",
+    }
+)
 """Qualified names of the functions that hold the ``try``: what these raise before it, nothing of ours could catch."""
 
 ERRORS = (RuntimeError, MemoryError, torch.linalg.LinAlgError)

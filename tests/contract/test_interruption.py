@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 
 from tests.contract.callbacks import CALLBACKS, history, same_history
 from tests.contract.runs import Heard, Learner, seed
-from tests.training import batches, interruptible, is_untouched, quiet, trainer
+from tests.tiny import batches, interruptible, is_untouched, quiet, trainer
 
 pytestmark = quiet
 

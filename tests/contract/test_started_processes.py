@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from tests.contract.callbacks import CALLBACKS, history
 from tests.contract.runs import Heard, Learner
-from tests.training import batches, quiet, trainer
+from tests.tiny import batches, quiet, trainer
 
 pytestmark = [*quiet, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")]
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 
 from tests.contract.callbacks import CALLBACKS
 from tests.contract.runs import Heard
-from tests.training import Net, data, quiet, trainer
+from tests.tiny import Net, data, quiet, trainer
 
 pytestmark = [*quiet, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")]
 
