@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ def _variances(eigenvalues: Tensor) -> Tensor:
     return eigenvalues.double().clamp(min=0).sort(descending=True).values
 
 
-def check_delta(delta: float) -> float:
+def check_delta(delta: Any) -> float:
     """Return ``delta`` if it is a number in (0, 1], else raise a ``ValueError`` or ``TypeError``."""
     return check_share("delta", delta)
 

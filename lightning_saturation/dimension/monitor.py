@@ -10,7 +10,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_saturation.arguments import check_count
+from lightning_saturation.arguments import check_count, check_flag, check_patterns
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.tracker import LayerTracker
@@ -79,9 +79,11 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
         self.max_bytes = check_count("max_bytes", max_bytes)
         self.seed = check_count("seed", seed, least=0)
-        self.layers, self.exclude, self.output_layers = layers, exclude, output_layers
+        self.layers = check_patterns("layers", layers)
+        self.exclude = check_patterns("exclude", exclude, optional=False)
+        self.output_layers = check_patterns("output_layers", output_layers)
         self.pooling = check_pooling(pooling)
-        self._options = DimensionOptions(delta, discard, estimator, per_class, seed=seed)
+        self._options = DimensionOptions(delta, discard, estimator, check_flag("per_class", per_class), seed=seed)
         self._warned: set[str] = set()
 
     @property

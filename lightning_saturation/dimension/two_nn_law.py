@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from scipy.special import gammaincinv, ndtri
@@ -44,7 +44,7 @@ class TwoNNEstimate(NamedTuple):
         return self.dimension > math.log2(max(self.points, 2))
 
 
-def check_options(discard: float, estimator: str, confidence: float = 0.95) -> None:
+def check_options(discard: Any, estimator: Any, confidence: Any = 0.95) -> None:
     """Raise a ``ValueError`` for an option that no estimate can be made with."""
     check_share("discard", discard, zero=True, one=False)
     if estimator not in ("fit", "mle"):

@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_saturation.arguments import check_count, check_name, check_share
+from lightning_saturation.arguments import check_count, check_name, check_patterns, check_share
 from lightning_saturation.covariance.ranks import LOCAL, gather
 from lightning_saturation.freezing.blocks import Block, Freezer, find_blocks
 from lightning_saturation.saturation.monitor import SaturationMonitor
@@ -75,7 +75,7 @@ class FreezeTraining(Monitor):
         self.tolerance = check_share("tolerance", tolerance, one=False)
         self.patience = check_count("patience", patience)
         self.window = check_count("window", window, least=3)
-        self.schedule, self.blocks, self.monitor = schedule, blocks, check_name(monitor)
+        self.schedule, self.blocks, self.monitor = schedule, _checked(blocks), check_name(monitor, "monitor")
         self.meets_in_batches = schedule == "linear"
         self.history: list[tuple[int, int]] = []
         """Step and number of frozen blocks, one entry for each freeze."""
@@ -208,6 +208,14 @@ class FreezeTraining(Monitor):
             f"Expected a monitor called {self.monitor!r} among the Trainer's callbacks for `schedule='converged'`."
             " Add `SimilarityMonitor()`, or `SaturationMonitor()` with `monitor='saturation'`."
         )
+
+
+def _checked(blocks: Any) -> Any:
+    if blocks is None:
+        return None
+    if isinstance(blocks, str) or not isinstance(blocks, Sequence):
+        raise TypeError(f"Expected `blocks` to be a list of names or globs, or of lists of them, got {blocks!r}.")
+    return [check_patterns("blocks", block, optional=False) for block in blocks]
 
 
 def _saturations(source: SaturationMonitor, blocks: Sequence[Block]) -> dict[str, list[float]]:

@@ -173,7 +173,7 @@ def _edges(largest: Tensor, bins: int) -> Tensor:
     return torch.linspace(0, top if top > 0 else 1.0, bins + 1, dtype=torch.float64)
 
 
-def check_options(*, method: str = "auto", seconds: float | None = None, **counts: int | None) -> None:
+def check_options(*, method: Any = "auto", seconds: Any = None, **counts: Any) -> None:
     """Raise a ``ValueError`` for an option of :func:`eigenvalue_histogram` that is out of range for any operator."""
     least = {"spikes": 0, "degree": 2, "seed": 0}
     for name, value in counts.items():

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_saturation.arguments import check_count
+from lightning_saturation.arguments import check_count, check_flag, check_patterns
 from lightning_saturation.capture.input_shapes import InputShapes
 from lightning_saturation.loggers.write import write_figure, write_table
 from lightning_saturation.operators.density import check_options
@@ -72,17 +72,17 @@ class SpectrumMonitor(Monitor):
         super().__init__(name=name)
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
         self._options: dict[str, Any] = {
-            "bins": bins,
-            "spikes": spikes,
-            "probes": probes,
-            "degree": degree,
-            "seed": seed,
+            "bins": check_count("bins", bins),
+            "spikes": check_count("spikes", spikes, least=0),
+            "probes": check_count("probes", probes, optional=True),
+            "degree": check_count("degree", degree),
+            "seed": check_count("seed", seed, least=0),
         }
         check_options(seconds=seconds, **self._options)
-        self.layers = layers
-        self.exclude = exclude
+        self.layers = check_patterns("layers", layers)
+        self.exclude = check_patterns("exclude", exclude, optional=False)
         self.seconds = seconds
-        self.progress = progress
+        self.progress = check_flag("progress", progress)
         self._watched: InputShapes | None = None
         self._shapes: dict[str, set[tuple[int, ...]]] = {}
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_saturation.arguments import check_count, check_share
+from lightning_saturation.arguments import check_count, check_patterns, check_shares
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.represent import PROBE_POOLINGS, Rows
 from lightning_saturation.capture.select import select_layers
@@ -94,11 +94,15 @@ class SimilarityMonitor(Monitor):
             raise ValueError(f"Expected `method` to be a similarity of rows, got {method!r}.")
         if pooling not in PROBE_POOLINGS:
             raise ValueError(f"Expected `pooling` to be one of {PROBE_POOLINGS}, got {pooling!r}.")
+        if probes is not None and not isinstance(probes, Iterable):
+            raise TypeError(f"Expected `probes` to be batches of inputs, a tensor of them or None, got {probes!r}.")
         super().__init__(name=name)
         self.samples = check_count("samples", samples, least=2)
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
-        self.at = tuple(sorted({*(check_share("at", share, zero=True) for share in at), 1.0}))
-        self.layers, self.exclude, self.pooling = layers, exclude, pooling
+        self.at = tuple(sorted({*check_shares("at", at), 1.0}))
+        self.layers = check_patterns("layers", layers)
+        self.exclude = check_patterns("exclude", exclude, optional=False)
+        self.pooling = pooling
         self.method = method
         self.delta = DEFAULT_DELTA.get(method) if delta is None else check_delta(delta)
         self.probes = probes
@@ -144,10 +148,10 @@ class SimilarityMonitor(Monitor):
         """Keep the layers where a chosen share of training is reached."""
         due = [share for share in self.at if share not in self.snapshots and 0 < share < 1]
         self.meets_in_batches = bool(due)
-        if due and (fraction_done(trainer) or 0.0) >= due[0]:
+        if due and (fraction_done(trainer, in_batch=True) or 0.0) >= due[0]:
             self._meet_probes(trainer, pl_module)
             rows = self._probing.rows(trainer, pl_module)
-            done = fraction_done(trainer) or 0.0
+            done = fraction_done(trainer, in_batch=True) or 0.0
             self.snapshots = {**self.snapshots, **{share: rows for share in due if share <= done}}
 
     def _measure(

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_saturation.arguments import check_count, check_name
+from lightning_saturation.arguments import check_count, check_name, check_patterns, check_share
 from lightning_saturation.covariance.ranks import LOCAL, gather, together
 from lightning_saturation.stopping.plateau import Plateau, PlateauRule
 from lightning_saturation.training.groups import training_group
@@ -61,8 +61,9 @@ class SaturationStopping(EarlyStopping):
             raise ValueError(f"Expected `stage` to be 'train' or 'val', got {stage!r}.")
         check_count("patience", patience)
         check_count("min_epochs", min_epochs, optional=True)
-        watched = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
-        self.rule = PlateauRule(tolerance, window, watched)
+        patterns = check_patterns("layers", layers)
+        watched = None if patterns is None else (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        self.rule = PlateauRule(check_share("tolerance", tolerance), check_count("window", window, least=3), watched)
         super().__init__(monitor=f"{check_name(name)}/{stage}/drift", mode="min", patience=patience, strict=False)
         self.stage = stage
         self.min_epochs = min_epochs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 from weakref import ref
 
@@ -52,7 +53,7 @@ class Monitor(Resumable):
             self._trainer = ref(trainer)
             self._earlier = len(self._reports)
         monitors = [c for c in trainer.callbacks if isinstance(c, Monitor)]  # type: ignore[attr-defined]
-        taken = {other.name for other in monitors[: monitors.index(self)]}
+        taken = {other.name for other in takewhile(lambda other: other is not self, monitors)}
         base, number = self.name, 2
         while self.name in taken:
             self.name, number = f"{base}-{number}", number + 1
@@ -129,7 +130,8 @@ class Monitor(Resumable):
             self._close(trainer, pl_module, "train", inside_batch=False, last=True)
         with self._guard("end"), together(self._group):
             self._end(trainer, pl_module)
-        self._finish(trainer)
+        with self._guard("finish"):
+            self._finish(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the epoch's window before validation, so that whoever checks at its end finds the values."""
@@ -163,7 +165,8 @@ class Monitor(Resumable):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what loggers show and leave the model, in a run of ``Trainer.validate``."""
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self._finish(trainer)
+            with self._guard("finish"):
+                self._finish(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Get ready."""
@@ -185,7 +188,8 @@ class Monitor(Resumable):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what loggers show, and leave the model."""
-        self._finish(trainer)
+        with self._guard("finish"):
+            self._finish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the model, and write what there is: a sweep's stop command and Ctrl-C end here too."""
@@ -200,8 +204,8 @@ class Monitor(Resumable):
             self._leave()
 
     def _prepare_together(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
-        self._group = meet(trainer, f"{type(self).__name__}(name={self.name!r})")
         try:
+            self._group = meet(trainer, f"{type(self).__name__}(name={self.name!r})")
             with together(self._group):
                 self._prepare(trainer, pl_module, stages)
         except (RuntimeError, MemoryError) as error:

@@ -8,13 +8,16 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 
-def fraction_done(trainer: Trainer) -> float | None:
-    """Return the share of training that is done, in [0, 1], or None where the Trainer has no end."""
+def fraction_done(trainer: Trainer, *, in_batch: bool = False) -> float | None:
+    """Return the share of training that is done, in [0, 1], or None where the Trainer has no end.
+
+    ``in_batch`` says that a batch is running or has just run, which a resumed Trainer's counters may not show.
+    """
     shares = []
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         batches = trainer.num_training_batches
         # A run resumed from an epoch's end still shows that epoch's batches, while the next one has not begun.
-        begun = trainer.fit_loop.epoch_progress.current.ready > trainer.current_epoch
+        begun = in_batch or trainer.fit_loop.epoch_progress.current.ready > trainer.current_epoch
         inside = min(1.0, (trainer.fit_loop.batch_idx + 1) / batches) if batches and begun else 0.0
         shares.append((trainer.current_epoch + inside) / trainer.max_epochs)
     if trainer.max_steps is not None and trainer.max_steps > 0:

@@ -98,4 +98,5 @@ def test_a_callback_on_the_first_rank_only(name, tmp_path):
     """It may end as if it were not there, or say that all ranks need it."""
     came, seconds, error = ran(tmp_path, Alone(CALLBACKS[name]), sizes=(32, 32), epochs=2)
     assert seconds < TIMEOUT, error
-    assert "rank" in error if error else came == dict.fromkeys("01", "2 8")
+    # Which of the two processes is heard first is a matter of chance: the other one sees its peer go.
+    assert "rank" in error or "by peer" in error if error else came == dict.fromkeys("01", "2 8")
