@@ -49,7 +49,7 @@ class SaturationMonitor(LayerMonitor[Window]):
         delta: share of the variance that the counted directions hold, in (0, 1].
         pooling: how an output becomes rows: ``"mean"``, ``"max"``, ``"median"`` or ``"last"`` over its positions
             (pixels, tokens), every one of the ``"positions"``, or all of them in one row with ``"flatten"``.
-        stages: what is watched during ``fit``. ``Trainer.validate`` and ``Trainer.test`` always give theirs.
+        stages: what is watched during ``fit``. ``Trainer.validate`` and ``Trainer.test`` are always watched.
         every_n_train_steps: optimizer steps of a training window, None for one window per epoch.
         name: first part of the keys; tells several monitors in one Trainer apart.
         save_dir: folder for ``{name}.csv``, ``{name}.json`` and ``{name}.png`` at the end, however it comes.
@@ -135,7 +135,7 @@ class SaturationMonitor(LayerMonitor[Window]):
         self._convergence.start(trainer)
 
     def _glance(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the values so far to whoever monitors them; they are no report and not charted."""
+        """Give the values so far to callbacks that monitor them; they are not reported and not charted."""
         with together(data_parallel_group(trainer)):
             report = self._report(trainer, "train", epoch=trainer.current_epoch, partial=True)
             values = {} if report is None else self._values(report, self._judged(trainer, report))

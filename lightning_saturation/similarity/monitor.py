@@ -44,7 +44,7 @@ class _Window(NamedTuple):
 
 
 class SimilarityMonitor(Monitor):
-    """Keep what the layers make of a fixed probe set while the network learns, and show how they come to rest.
+    """Keep the layers' outputs for a fixed probe set while the network learns, and show how they settle.
 
     After every ``every_n_epochs`` epochs each layer is compared with itself one window earlier: ``similarity/{layer}``
     and ``similarity/average`` are logged, and ``similarity/train/drift``, the largest change that any layer has made or
@@ -143,7 +143,7 @@ class SimilarityMonitor(Monitor):
             self._probes.take(batch)
 
     def _meet_probes(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make sure that there are probes, and what the untrained network makes of them; a collective call."""
+        """Make sure that there are probes, and the untrained network's outputs for them; a collective call."""
         if self._baseline is None:
             return
         if self.probes is None:

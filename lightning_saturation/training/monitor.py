@@ -22,7 +22,7 @@ VERSION = 1
 
 
 class Measured(NamedTuple):
-    """What a window came to: a ``report`` to keep, the ``values`` to log by key, and what was ``judged`` of them.
+    """The result of a window: a ``report`` to keep, the ``values`` to log by key, and what was ``judged`` of them.
 
     All of it is the same on all ranks.
     """
@@ -65,7 +65,7 @@ class Monitor(Callback):
 
     @property
     def reports(self) -> list[Any]:
-        """What every closed window came to, oldest first."""
+        """The report of every closed window, oldest first."""
         with self._guard("read what a started process left"):
             left = self._handover.take()
             if left is not None:
@@ -75,7 +75,7 @@ class Monitor(Callback):
     # What a subclass says
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
-        """Get ready to watch ``stages``, or raise what the user has to mend; a collective call."""
+        """Get ready to watch ``stages``, or raise an error about what the user has to change; a collective call."""
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what is due before the first batch of training; a collective call."""
@@ -84,18 +84,18 @@ class Monitor(Callback):
         """Watch the forward passes of ``batch``."""
 
     def _look_away(self) -> None:
-        """Watch no longer, until the next batch."""
+        """Stop watching until the next batch."""
 
     def _after_batch(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do what is due after a batch of training, of which the window has taken note."""
+        """Do what is due after a batch of training; the clock has counted it."""
 
     def _glance(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the open training window, because a validation begins inside of it."""
+        """Look at the open training window, because a validation begins inside it."""
 
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, stage: str, *, epoch: int, partial: bool
     ) -> Measured | None:
-        """Return what the window of ``stage`` came to, None where nothing was seen; a collective call."""
+        """Return the result of the window of ``stage``, None where nothing was seen; a collective call."""
         raise NotImplementedError
 
     def _keep(self, measured: Measured) -> None:
@@ -165,7 +165,7 @@ class Monitor(Callback):
         self._prepare_together(trainer, pl_module, [stage for stage in self.stages if stage != "test"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up where a checkpoint left off."""
+        """Continue from the checkpoint, where there is one."""
         with self._guard("take up an open window"):
             if not self._resumed and self._clock.closed_step != trainer.global_step:
                 self._clock.restart(trainer.global_step)
@@ -216,7 +216,7 @@ class Monitor(Callback):
         self._finish(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the epoch's window before validation, so that whoever checks at its end finds the values."""
+        """Close the epoch's window before validation, so that callbacks that check at its end find the values."""
         if trainer.sanity_checking:
             return
         if trainer.state.fn == TrainerFn.VALIDATING:
@@ -341,7 +341,7 @@ class Monitor(Callback):
         partial = last or clock.is_partial
         measured = self._close(trainer, pl_module, "train", epoch=clock.epoch, partial=partial)
         clock.close(trainer.global_step)
-        if measured is not None and not last:  # nothing can be logged any more where training ends
+        if measured is not None and not last:  # where training ends, nothing can be logged
             self._log(trainer, pl_module, measured, inside_batch=inside_batch)
 
     def _close_evaluation(
@@ -377,7 +377,7 @@ class Monitor(Callback):
     def _log(
         self, trainer: Trainer, pl_module: LightningModule | None, measured: Measured, *, inside_batch: bool
     ) -> None:
-        """Log what a window came to; without ``pl_module``, where modules cannot log, past it."""
+        """Log the result of a window; without ``pl_module``, where modules cannot log, past it."""
         if trainer.barebones:  # logs nothing, and would say so at every attempt
             return
         step = logged_step(trainer, inside_batch=inside_batch)
