@@ -32,7 +32,7 @@ def capture(
     comes. Clone what you keep: a layer that works in place may go on to change it. The context gives the names.
     ``layers`` and ``exclude`` are those of :func:`select_layers`, ``pooling`` that of
     :func:`~lightning_saturation.capture.pooling.pool`. Recomputation by activation checkpointing is not recorded
-    again; a layer used twice is recorded twice. Works in compiled models, which compile anew on entry and exit.
+    again; a layer used twice is recorded twice. Works in compiled models, which compile again on entry and exit.
 
     >>> seen = {}
     >>> with capture(nn.Linear(3, 2), seen.__setitem__) as names, torch.no_grad():
@@ -90,7 +90,7 @@ class Capture:
             raise
 
     def detach(self) -> None:
-        """Take the hooks off the model; once is enough, twice does no harm."""
+        """Remove the hooks from the model; a second call does nothing."""
         compiled.unregister(self._number)
         if not self._handles:
             return
@@ -107,7 +107,7 @@ class Capture:
         self.detach()
 
     def deliver(self, index: int, rows: Tensor) -> None:
-        """Hand ``rows`` of layer number ``index`` over, unless nobody listens or they come from a recomputation."""
+        """Hand ``rows`` of layer number ``index`` over, unless ``record`` is None or they come from a recomputation."""
         if self.record is not None and not compat.in_backward():
             self.record(self.names[index], rows)
 

@@ -36,7 +36,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
     Args:
         layers: names or globs of ``named_modules()``, None for all linear, convolutional, recurrent and attention ones.
         exclude: names or globs to leave out.
-        output_layers: names or globs that ``last_hidden`` looks past, None for the last layer to run.
+        output_layers: names or globs that ``last_hidden`` skips, None for the last layer to run.
         per_class: also give the dimension of each class alone; needs batches of inputs and integer labels.
         samples: how many samples are kept over an epoch and all ranks, chosen uniformly, the same for all layers.
         pooling: how an output becomes a row; ``"flatten"``, the whole representation, is what the source measures.

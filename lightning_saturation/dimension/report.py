@@ -59,7 +59,7 @@ class DimensionReport:
     """TwoNN and PCA dimension of the data in every layer, layers in the order in which they run, the input first.
 
     ``baseline`` holds the same layers of the network with random weights, where that was asked for. ``output_layers``
-    are those that :attr:`last_hidden` looks past. A ``partial`` window was cut short (a stopped or resumed epoch).
+    are those that :attr:`last_hidden` skips. A ``partial`` window was cut short (a stopped or resumed epoch).
 
     Source: Ansuini et al., *Intrinsic dimension of data representations in deep neural networks*, 2019.
     """

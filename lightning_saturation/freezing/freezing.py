@@ -30,22 +30,22 @@ class FreezeTraining(Monitor):
 
     Frozen parameters need no gradient, so that backward passes end above them; optimizers leave them and their own
     state alone, weight decay included; batch norm statistics in frozen blocks stand still and are used instead of the
-    batch's. Progress survives a checkpoint. Works on one device and under DDP, whose reducer is built anew at each
+    batch's. Progress survives a checkpoint. Works on one device and under DDP, whose reducer is rebuilt at each
     freeze; other strategies are an error. What is frozen stays so after training, until ``unfreeze()``.
 
     Logs ``{name}/layers`` (blocks that stand still) and ``{name}/parameters`` at the end of every epoch.
 
     Args:
         schedule: ``"linear"`` freezes block i of L at share i / L of training (``until`` stretches or squeezes this);
-            ``"converged"`` freezes the lowest learning block when the monitor called ``monitor`` says that it has come
-            to rest: similarity to the window before of at least 1 − ``tolerance`` for a :class:`SimilarityMonitor`, a
+            ``"converged"`` freezes the lowest learning block when the monitor called ``monitor`` says that it has
+            settled: similarity to the window before of at least 1 − ``tolerance`` for a :class:`SimilarityMonitor`, a
             projected change below ``tolerance`` for a :class:`SaturationMonitor`, ``patience`` windows in a row.
         blocks: names or globs (or several of them) of what freezes together, input first, such as residual blocks:
             ``["conv1", "layer1.*", "layer2.*", "fc"]``. None makes a block of every layer and the normalisation that
             follows it, in the order in which modules are declared. The last one never freezes.
         until: share of training at which the last block would freeze under ``"linear"``.
         monitor: ``name`` of the monitor that ``"converged"`` watches.
-        tolerance: largest change that counts as rest, in (0, 1).
+        tolerance: largest change that counts as settled, in (0, 1).
         patience: windows in a row.
         window: windows that a projection rests on.
         name: first part of the keys.
@@ -92,7 +92,7 @@ class FreezeTraining(Monitor):
         return () if freezer is None else tuple(n for block in freezer.blocks[: freezer.count] for n in block.modules)
 
     def unfreeze(self) -> None:
-        """Let everything learn again that did before; nothing freezes any more in the current fit.
+        """Let everything learn again that did before; nothing freezes again in the current fit.
 
         Under DDP call it after training only: the reducer has no place for parameters that learn again.
         """
@@ -123,7 +123,7 @@ class FreezeTraining(Monitor):
             self._source(trainer)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up where a checkpoint left off."""
+        """Continue from the checkpoint, where there is one."""
         if not self._resumed:
             self.history, self._calm, self._seen, self._frozen_before = [], 0, 0, 0
         self._freeze(trainer, self._frozen_before)
@@ -225,7 +225,7 @@ def _saturations(source: SaturationMonitor, blocks: Sequence[Block]) -> dict[str
 
 
 def _rebuild_reducer(trainer: Trainer) -> None:
-    """Wrap the model anew: DDP's reducer waits for a gradient of every parameter that learned when it was built."""
+    """Wrap the model again: DDP's reducer waits for a gradient of every parameter that learned when it was built."""
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy) and isinstance(wrapped := strategy.model, DistributedDataParallel):
         strategy.model = wrapped.module

@@ -49,7 +49,7 @@ class SaturationMonitor(LayerMonitor[Window]):
         delta: share of the variance that the counted directions hold, in (0, 1].
         pooling: how an output becomes rows: ``"mean"``, ``"max"``, ``"median"`` or ``"last"`` over its positions
             (pixels, tokens), every one of the ``"positions"``, or all of them in one row with ``"flatten"``.
-        stages: what is watched during ``fit``. ``Trainer.validate`` and ``Trainer.test`` always give theirs.
+        stages: what is watched during ``fit``. ``Trainer.validate`` and ``Trainer.test`` are always watched.
         every_n_train_steps: optimizer steps of a training window, None for one window per epoch.
         name: first part of the keys; tells several monitors in one Trainer apart.
         save_dir: folder for ``{name}.csv``, ``{name}.json`` and ``{name}.png`` at the end, however it comes.

@@ -43,7 +43,7 @@ class _Window(NamedTuple):
 
 
 class SimilarityMonitor(Monitor):
-    """Keep what the layers make of a fixed probe set while the network learns, and show how they come to rest.
+    """Keep the layers' outputs for a fixed probe set while the network learns, and show how they settle.
 
     After every ``every_n_epochs`` epochs each layer is compared with itself one window earlier: ``similarity/{layer}``
     and ``similarity/average`` are logged, and ``similarity/train/drift``, the largest change that any layer has made or

@@ -79,7 +79,7 @@ class SaturationStopping(EarlyStopping):
         return self._generate_state_key(stage=self.stage, name=self.name)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that somebody measures what this callback is to watch."""
+        """Check that a monitor measures what this callback watches."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._source(trainer)
@@ -149,7 +149,7 @@ class SaturationStopping(EarlyStopping):
         return {"version": VERSION, "wait_count": self.wait_count, "stopped_epoch": self.stopped_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the progress of an earlier run."""
+        """Continue with the progress of an earlier run."""
         self.wait_count = state_dict.get("wait_count", 0)
         self.stopped_epoch = state_dict.get("stopped_epoch", 0)
 

@@ -1,4 +1,4 @@
-"""Trouble of ours: a warning for each cause, and never the end of a user's run."""
+"""Errors of this package: a warning for each cause, and never the end of a user's run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Guard:
     def __call__(self, action: str) -> Iterator[None]:
         """Run the body; of errors that differ in their numbers at most the first becomes a warning.
 
-        ``KeyboardInterrupt`` and its like, which are no errors, pass.
+        ``KeyboardInterrupt`` and others that are not an ``Exception`` pass.
         """
         try:
             yield

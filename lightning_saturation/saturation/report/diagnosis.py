@@ -26,7 +26,8 @@ class Finding:
 class Diagnosis:
     """The findings about one window; ``str`` gives the text, ``dataclasses.asdict`` plain data.
 
-    ``notes`` name what could not be judged. No finding means that no rule applies, not that the network is right.
+    ``notes`` name what could not be judged. Without findings there is nothing to flag, which does not mean that
+    the network is right.
     """
 
     stage: str
