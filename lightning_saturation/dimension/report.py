@@ -156,4 +156,4 @@ class DimensionReport:
 
 def _layer(state: dict[str, Any]) -> LayerDimension:
     known = {f.name: state[f.name] for f in fields(LayerDimension) if f.name in state}
-    return LayerDimension(**{"features": 0, "samples": 0, **known})
+    return LayerDimension(**{**dict.fromkeys(("features", "samples", "duplicates", "skipped"), math.nan), **known})

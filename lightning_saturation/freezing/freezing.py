@@ -124,7 +124,7 @@ class FreezeTraining(Monitor):
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue from the checkpoint, where there is one."""
-        if not self._resumed:
+        if self._anew and not self._resumed:
             self.history, self._calm, self._seen, self._frozen_before = [], 0, 0, 0
         self._freeze(trainer, self._frozen_before)
 

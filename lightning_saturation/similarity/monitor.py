@@ -125,11 +125,12 @@ class SimilarityMonitor(Monitor):
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.dynamics, self._final, self.meets_in_batches = None, {}, True
-        if not self._resumed:
+        anew = self._anew and not self._resumed
+        if anew:
             self.series, self.epochs, self.snapshots, self._since = {}, [], {}, 0
             self.plateaus, self._last = {"train": []}, {}
             self._rates = learning_rates(trainer)
-        self._probing.begin(trainer, pl_module, anew=not self._resumed, compare=not self._last)
+        self._probing.begin(trainer, pl_module, anew=anew, compare=not self._last)
         if self.probes is not None:
             self._meet_probes(trainer, pl_module)
 

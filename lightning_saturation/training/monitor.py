@@ -44,6 +44,7 @@ class Monitor(Resumable):
         self._earlier = 0  # reports of a Trainer before this one
         self._evaluates = False
         self._resumed = False
+        self._anew = True  # no second fit of one Trainer
         self._open_window: Any = None  # of a checkpoint, until there is a window to put it into
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -61,7 +62,8 @@ class Monitor(Resumable):
         if stage == "fit":
             self._resumed = False
             self._open_window = None
-            if new or self._earlier:
+            self._anew = bool(new or self._earlier)
+            if self._anew:
                 self._forget(self._earlier)
                 self._earlier = 0
 
