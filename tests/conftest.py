@@ -18,6 +18,7 @@ FUNCTIONS = (
     "covariance.sketch_bounds",
     "covariance.spectrum",
     "covariance.thinning",
+    "dimension.copies",
     "dimension.neighbours",
     "dimension.pca",
     "dimension.two_nn",

@@ -21,8 +21,8 @@ class TwoNNEstimate(NamedTuple):
     """A dimension with its error: what ``points`` many ratios say.
 
     ``standard_error`` and the interval from ``low`` to ``high`` assume what TwoNN assumes, an even density within the
-    reach of two neighbours and independent ratios. ``duplicates`` points had a copy of themselves among the others and
-    were dropped, ``skipped`` rows held NaN or infinity.
+    reach of two neighbours and independent ratios. ``duplicates`` rows were copies of others and
+    were dropped before neighbours were looked for, ``skipped`` rows held NaN or infinity.
     """
 
     dimension: float
@@ -58,9 +58,13 @@ def estimate_from_nearest(
     discard: float = 0.1,
     estimator: Literal["fit", "mle"] = "fit",
     confidence: float = 0.95,
+    duplicates: int = 0,
     skipped: int = 0,
 ) -> TwoNNEstimate:
     """Return the TwoNN estimate from the distances of points to their two nearest neighbours, ascending.
+
+    The points must be different: a copy of a neighbour is a neighbour at the same distance, μ = 1, and biases the
+    dimension upwards. ``duplicates`` copies were left out before; points at a distance of 0 are left out here.
 
     Raises:
         ValueError: for options out of range, and where no dimension can be told: fewer than five points that have two
@@ -68,7 +72,7 @@ def estimate_from_nearest(
     """
     check_options(discard, estimator, confidence)
     nearest = nearest.double()
-    duplicates = int((nearest[:, 0] == 0).sum())
+    duplicates += int((nearest[:, 0] == 0).sum())
     told = nearest[(nearest[:, 0] > 0) & nearest[:, 1].isfinite()]
     points = len(told)
     if points < FEWEST:
