@@ -1,6 +1,7 @@
 """See what the layers of a network do while it trains."""
 
 from lightning_saturation.capture.capture import capture
+from lightning_saturation.capture.kinds import register_layer
 from lightning_saturation.capture.select import select_layers
 from lightning_saturation.compression.compress import compress
 from lightning_saturation.compression.projection import project_outputs
@@ -59,5 +60,6 @@ __all__ = [
     "measure_saturation",
     "measure_spectrum",
     "project_outputs",
+    "register_layer",
     "select_layers",
 ]

@@ -152,7 +152,7 @@ class SaturationMonitor(LayerMonitor[Window]):
         """Return the report of the window of ``stage`` as it stands; a collective call."""
         window = self._window(stage)
         layers = {} if window is None else window.statistics(delta=self.delta, group=self._group)
-        if not layers:
+        if not layers or self._tracker is None:
             return None
         return SaturationReport(
             layers=layers,
@@ -163,6 +163,7 @@ class SaturationMonitor(LayerMonitor[Window]):
             output_layers=choose_output_layers(list(layers), self.output_layers),
             partial=partial,
             learning_rates=self._clock.rates if trainer.state.fn == TrainerFn.FITTING else (),
+            coverage=self._tracker.coverage(list(layers)),
         )
 
     def _judged(self, trainer: Trainer, report: SaturationReport) -> Judged | None:
