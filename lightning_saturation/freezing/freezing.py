@@ -17,6 +17,7 @@ from lightning_saturation.saturation.monitor import SaturationMonitor
 from lightning_saturation.saturation.report.series import saturation_series
 from lightning_saturation.similarity.monitor import SimilarityMonitor
 from lightning_saturation.stopping.plateau import projected_change
+from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.progress import fraction_done
@@ -77,13 +78,15 @@ class FreezeTraining(Monitor):
         self.window = check_count("window", window, least=3)
         self.schedule, self.blocks, self.monitor = schedule, _checked(blocks), check_name(monitor, "monitor")
         self.meets_in_batches = schedule == "linear"
-        self.history: list[tuple[int, int]] = []
-        """Step and number of frozen blocks, one entry for each freeze."""
+        self.history = []
         self._freezer: Freezer | None = None
         self._frozen_before = 0
         self._calm = 0
         self._seen = 0
         self._released = False
+
+    history: list[tuple[int, int]] = HandedBack()  # type: ignore[assignment]
+    """Step and number of frozen blocks, one entry for each freeze."""
 
     @property
     def frozen(self) -> tuple[str, ...]:

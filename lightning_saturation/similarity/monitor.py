@@ -23,6 +23,7 @@ from lightning_saturation.similarity.probes import compare_rows, compare_same_la
 from lightning_saturation.similarity.views import Method, check_method
 from lightning_saturation.stopping.plateau import Plateau, projected_change, rates_changed
 from lightning_saturation.stopping.stopping import rule_for
+from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.probing import Probing
@@ -107,16 +108,19 @@ class SimilarityMonitor(Monitor):
         self.delta = DEFAULT_DELTA.get(method) if delta is None else check_delta(delta)
         self.probes = probes
         self.dynamics: LearningDynamics | None = None
-        self.series: dict[str, list[float]] = {}
-        self.epochs: list[int] = []
+        self.series = {}
+        self.epochs = []
         self.plateaus: Mapping[str, Sequence[Plateau]] = {"train": []}
-        self.snapshots: dict[float, Rows] = {}
+        self.snapshots = {}
         self._probing = Probing(probes, self.samples, layers=layers, exclude=exclude, pooling=pooling)
         self._last: Rows = {}
         self._final: Rows = {}
         self._rates: tuple[float, ...] = ()
         self._since = 0
 
+    series: dict[str, list[float]] = HandedBack()  # type: ignore[assignment]
+    epochs: list[int] = HandedBack()  # type: ignore[assignment]
+    snapshots: dict[float, Rows] = HandedBack()  # type: ignore[assignment]
     kept = ("series", "epochs", "plateaus", "snapshots", "_last", "_rates", "_since")
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:

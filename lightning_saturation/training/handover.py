@@ -43,3 +43,19 @@ class Handover:
         finally:
             self._path.unlink(missing_ok=True)
         return state
+
+
+class HandedBack:
+    """An attribute of a monitor for which the process at home first looks into what another one left."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, monitor: Any, owner: type | None = None) -> Any:
+        if monitor is None:
+            return self
+        monitor.take_back()
+        return getattr(monitor, self._name)
+
+    def __set__(self, monitor: Any, value: Any) -> None:
+        setattr(monitor, self._name, value)

@@ -32,12 +32,16 @@ class Resumable(WindowCloser, Callback):
 
     @property
     def reports(self) -> list[Any]:
-        """What every closed window came to, oldest first."""
+        """The report of every closed window, oldest first."""
+        self.take_back()
+        return self._reports
+
+    def take_back(self) -> None:
+        """Take up what a process that a strategy started has found, if it left anything."""
         with self._guard("read what a started process left"):
             left = self._handover.take()
             if left is not None:
                 self._load(left)
-        return self._reports
 
     @property
     def state_key(self) -> str:
