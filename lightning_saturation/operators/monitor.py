@@ -84,6 +84,7 @@ class SpectrumMonitor(Monitor):
         self.seconds = seconds
         self.progress = check_flag("progress", progress)
         self._watched: InputShapes | None = None
+        self._warned: set[tuple[str, str]] = set()
         self._shapes: dict[str, set[tuple[int, ...]]] = {}
 
     @property
@@ -134,9 +135,8 @@ class SpectrumMonitor(Monitor):
             group=self._group,
         )
         report = replace(report, epoch=done, step=trainer.global_step, learning_rates=learning_rates(trainer))
-        if not self._reports and report.missing and trainer.is_global_zero:
-            reasons = "; ".join(f"{layer}: {reason}" for layer, reason in report.missing.items())
-            warnings.warn(f"No spectrum of these layers: {reasons}", stacklevel=2)
+        if trainer.is_global_zero:
+            self._warn_about(report.missing)
         values = {
             f"{self.name}/{quantity}/{record['layer'].replace('/', '_')}": float(record[quantity])
             for record in report.to_records()
@@ -144,6 +144,14 @@ class SpectrumMonitor(Monitor):
             if record[quantity] is not None
         }
         return Measured(report, values)
+
+    def _warn_about(self, missing: Mapping[str, str]) -> None:
+        """Warn of layers without a spectrum, once for each reason."""
+        new = {layer: reason for layer, reason in missing.items() if (layer, reason) not in self._warned}
+        self._warned.update(new.items())
+        if new:
+            reasons = "; ".join(f"{layer}: {reason}" for layer, reason in new.items())
+            warnings.warn(f"No spectrum of these layers: {reasons}", stacklevel=2)
 
     def _write_window(self, trainer: Trainer, measured: Measured, step: int) -> None:
         if measured.report.layers:

@@ -121,7 +121,7 @@ class SimilarityMonitor(Monitor):
     series: dict[str, list[float]] = HandedBack()  # type: ignore[assignment]
     epochs: list[int] = HandedBack()  # type: ignore[assignment]
     snapshots: dict[float, Rows] = HandedBack()  # type: ignore[assignment]
-    kept = ("series", "epochs", "plateaus", "snapshots", "_last", "_rates", "_since")
+    kept = ("_series", "_epochs", "plateaus", "_snapshots", "_last", "_rates", "_since")
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         if "train" in stages:

@@ -101,7 +101,7 @@ class Trouble:
 
 def error_in(key: str) -> Exception:
     """Return what ``key`` raises: always the same of the kinds of error that there are."""
-    return ERRORS[sum(key.encode()) % len(ERRORS)](f"injected into {key}")
+    return ERRORS[sum(key.encode()) % len(ERRORS)](f"injected into <{key}>")
 
 
 def _key(code: CodeType) -> str:

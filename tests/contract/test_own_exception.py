@@ -118,7 +118,7 @@ def test_whatever_fails_while_we_leave(name, tmp_path):
         if not mine:
             hidden.append(trouble.fired[-1][0])
         told = trouble.fired if mine else trouble.fired[:-1]
-        unsaid += [key for key, _ in told if not heard.about(f"injected into {key}")]
+        unsaid += [key for key, _ in told if not heard.about(f"injected into <{key}>")]
         pending = list(trouble.pending)
     assert not hidden, f"{len(hidden)} of {len(looking.found)}:\n" + "\n".join(hidden)
     assert not unsaid, "no warning:\n" + "\n".join(unsaid)

@@ -70,7 +70,7 @@ def survived(name, folder, faults):
                 ended.append(f"{trouble.fired[-1]}: {type(error).__name__}")
                 result = None
         for key, hook in trouble.fired[: None if result else -1]:
-            count = len(heard.about(f"injected into {key}"))
+            count = len(heard.about(f"injected into <{key}>"))
             if count != 1:
                 wrong.append(f"{key} in {hook}: {count} warnings")
         if result is not None:
@@ -117,7 +117,7 @@ def test_a_test_goes_on(name, tmp_path):
                 except Exception as error:
                     ended.append(f"{trouble.fired[-1]}: {type(error).__name__}")
                     break
-                unsaid = [key for key, _ in trouble.fired[before:] if not heard.about(f"injected into {key}")]
+                unsaid = [key for key, _ in trouble.fired[before:] if not heard.about(f"injected into <{key}>")]
                 wrong += [f"{key}: no warning" for key in unsaid]
         found = len(looking.found) if pending is None else len(trouble.fired)
         pending = list(looking.found) if pending is None else list(trouble.pending)
@@ -143,7 +143,7 @@ def test_trouble_in_every_window_is_told_once(name, tmp_path):
             except Exception as error:
                 ended.append(f"{key} in {hook}: {type(error).__name__}")
                 continue
-        said, hooks = heard.about(f"injected into {key}"), {where for _, where in trouble.fired}
+        said, hooks = heard.about(f"injected into <{key}>"), {where for _, where in trouble.fired}
         if not 0 < len(said) <= len(hooks) or len(set(said)) < len(said):
             wrong.append(f"{key} failed {len(trouble.fired)} times, in {len(hooks)} hooks: {len(said)} warnings")
     assert (ended, wrong) == ([], [])
