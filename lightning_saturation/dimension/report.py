@@ -156,4 +156,6 @@ class DimensionReport:
 
 def _layer(state: dict[str, Any]) -> LayerDimension:
     known = {f.name: state[f.name] for f in fields(LayerDimension) if f.name in state}
+    if "classes" in known:
+        known["classes"] = {label: d for label, d in known["classes"].items() if isinstance(d, int | float)}
     return LayerDimension(**{**dict.fromkeys(("features", "samples", "duplicates", "skipped"), math.nan), **known})

@@ -112,7 +112,9 @@ class SimilarityMonitor(Monitor):
         self.epochs = []
         self.plateaus: Mapping[str, Sequence[Plateau]] = {"train": []}
         self.snapshots = {}
-        self._probing = Probing(probes, self.samples, layers=layers, exclude=exclude, pooling=pooling)
+        self._probing = Probing(
+            probes, self.samples, layers=layers, exclude=exclude, pooling=pooling, guard=self._guard
+        )
         self._last: Rows = {}
         self._final: Rows = {}
         self._rates: tuple[float, ...] = ()

@@ -196,7 +196,8 @@ class Monitor(Resumable):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the model, and write what there is: a sweep's stop command and Ctrl-C end here too."""
         try:
-            self._finish(trainer)
+            with self._guard("finish"):
+                self._finish(trainer)
         except Exception:  # where warnings are errors; the user's own exception is the one that must be seen
             return
 
@@ -221,7 +222,7 @@ class Monitor(Resumable):
     def _take_up(self, trainer: Trainer) -> None:
         """Take up the clock and the open window of a checkpoint, and find out which ranks can wait for each other."""
         clock = self._clock
-        if not self._resumed and clock.closed_step != trainer.global_step:
+        if clock.closed_step != trainer.global_step and (not self._resumed or clock.closed_step < 0):
             clock.restart(trainer.global_step)
         if clock.batches and not (self._open_window is not None and self._load_window(self._open_window)):
             clock.whole = False  # its first batches are lost

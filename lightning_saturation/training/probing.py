@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.represent import Rows
+from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.probe_batches import ProbeBatches
 from lightning_saturation.training.probe_forward import represent_probes, weights_of
 
@@ -28,7 +29,9 @@ class Probing:
         layers: Sequence[str] | None,
         exclude: Sequence[str],
         pooling: Pooling,
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self._passed, self._samples = passed, samples
         self._layers, self._exclude, self._pooling = layers, exclude, pooling
         self._batches = ProbeBatches(None, samples)
@@ -69,6 +72,7 @@ class Probing:
             trainer,
             module,
             self._batches.batches,
+            guard=self._guard,
             weights=weights,
             layers=self._layers,
             exclude=self._exclude,

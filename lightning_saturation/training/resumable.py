@@ -84,5 +84,5 @@ class Resumable(WindowCloser, Callback):
                 self._clock.load_state(clock)
                 self._open_window = state.get("window")
             else:  # a checkpoint from before there was a clock
-                self._resumed = False
+                self._clock.restart(-1)
             self._load_progress(state)
