@@ -17,6 +17,9 @@ BOTTLENECKS = (8, 16, 32, 64, 128, 256)
 LONG = 540.0
 """Seconds of one slow thread, about three minutes of two quick ones, beyond which a run has one seed only."""
 
+MEASURING = 25.0
+"""Seconds that starting a run and measuring its network take at least."""
+
 _STEP_MS = {  # of 128 images on one slow thread, by model: at width 1/16, and how it grows with every doubling
     "mlp": (8.0, 1.0),
     "vgg11": (28.0, 1.7),
@@ -31,11 +34,11 @@ _IMAGES = {PHOTOS: 50_000, CAT_DOG: 10_000, UNBALANCED: 33_333, RANDOM_LABELS: 5
 
 
 def cost(settings: Settings) -> float:
-    """Return about how many seconds of one slow thread the training takes."""
+    """Return about how many seconds of one slow thread the run takes."""
     base, growth = _STEP_MS[settings.model]
     step = base * growth ** math.log2(16 * settings.width) if growth > 1.0 else base
     images = min(_IMAGES[settings.data], settings.limit or math.inf)
-    return settings.epochs * images / 128 * step / 1000
+    return MEASURING + settings.epochs * images / 128 * step / 1000
 
 
 @cache
