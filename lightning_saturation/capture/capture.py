@@ -182,7 +182,8 @@ def rows_of(
     module: nn.Module, output: Any, pooling: Pooling | None, *, kind: Kind | None, views: bool = False
 ) -> Tensor | None:
     """Return the rows of what ``module`` put out, or None where the output is only a shard of the layer's width."""
-    while isinstance(output, tuple | list) and not isinstance(output, PackedSequence):
+    # This is compiled too, and torch 2.5 compiles no `isinstance` of a union: tuples here, in layout_of and width_of.
+    while isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence):
         output = output[0]  # LSTM, GRU, multi-head attention: the features come first
     if isinstance(output, PackedSequence):
         output = output.data if pooling == "positions" or pooling is None else unpack_sequence(output)
