@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.capture.window import LayerWindow
-from lightning_saturation.covariance.accumulation import Accumulation, accumulation
+from lightning_saturation.covariance.accumulation import WIDEST_EXACT, Accumulation, accumulation
 from lightning_saturation.covariance.eigenvalues import eigenvalues_over_ranks
 from lightning_saturation.covariance.moments import Moments
-from lightning_saturation.covariance.ranks import all_reduce
+from lightning_saturation.covariance.ranks import all_reduce, gather
 from lightning_saturation.covariance.reduction import agree, all_reduce_moments
 from lightning_saturation.covariance.row_buffer import RowBuffer
 from lightning_saturation.covariance.sketch import sketch_size
@@ -90,16 +90,28 @@ class Window(LayerWindow):
         return {name: _Counts(*pair) for name, pair in zip(names, counts.tolist(), strict=True)}
 
 
+def outputs_over_ranks(tracker: LayerTracker[Window], stage: str, group: Any) -> tuple[str, ...]:
+    """Return the layers that are outputs on every rank that saw them, the same on all ranks; a collective call."""
+    everyone = gather((tuple(tracker.windows[stage].order), tracker.outputs(stage)), group)
+    inner = {name for ran, ends in everyone for name in ran if name not in ends}
+    return tuple(dict.fromkeys(name for _, ends in everyone for name in ends if name not in inner))
+
+
 def saturation_tracker(
     model: nn.Module,
     *,
     stages: Sequence[str],
     layers: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    output_layers: Sequence[str] | None = None,
     pooling: Pooling = "mean",
     kept: Accumulation | None = None,
 ) -> LayerTracker[Window]:
-    """Return hooks on the layers of ``model`` with a :class:`Window` per stage, whose rows are ``kept`` as it says."""
+    """Return hooks on the layers of ``model`` with a :class:`Window` per stage, whose rows are ``kept`` as it says.
+
+    Where neither ``layers`` nor ``output_layers`` were chosen, an output layer too wide for an exact covariance, as the
+    vocabulary of a language model is, is left out: it costs more than all others, and is not in the average.
+    """
     rows = accumulation(pooling=pooling) if kept is None else kept
     return LayerTracker(
         model,
@@ -109,6 +121,7 @@ def saturation_tracker(
         exclude=exclude,
         pooling=pooling,
         views=True,  # a budget chooses among positions before any of them is copied
+        widest=WIDEST_EXACT if layers is None and output_layers is None else None,
     )
 
 
