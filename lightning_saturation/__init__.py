@@ -28,6 +28,8 @@ from lightning_saturation.similarity.metrics import PWCCA, SVCCA, ClassSimilarit
 from lightning_saturation.similarity.monitor import SimilarityMonitor
 from lightning_saturation.stopping.stopping import SaturationStopping
 
+__version__ = "0.1.0"
+
 __all__ = [
     "DFTCCA",
     "PWCCA",

@@ -35,7 +35,7 @@ def capture(
     comes. Clone what you keep: a layer that works in place may go on to change it. The context gives the names.
     ``layers`` and ``exclude`` are those of :func:`select_layers`, ``pooling`` that of
     :func:`~lightning_saturation.capture.pooling.pool`. Recomputation by activation checkpointing is not recorded
-    again; a layer used twice is recorded twice. Works in compiled models, which compile anew on entry and exit.
+    again; a layer used twice is recorded twice. Works in compiled models, which compile again on entry and exit.
 
     >>> seen = {}
     >>> with capture(nn.Linear(3, 2), seen.__setitem__) as names, torch.no_grad():
@@ -96,7 +96,7 @@ class Capture:
             raise
 
     def detach(self) -> None:
-        """Take the hooks off the model; once is enough, twice does no harm."""
+        """Remove the hooks from the model; a second call does nothing."""
         compiled.unregister(self._number)
         if not self._handles:
             return
@@ -122,7 +122,7 @@ class Capture:
         self._dropped.add(self.names.index(name))
 
     def deliver(self, index: int, rows: Tensor) -> None:
-        """Hand ``rows`` of layer number ``index`` over, unless nobody listens or they come from a recomputation."""
+        """Hand ``rows`` of layer number ``index`` over, unless ``record`` is None or they come from a recomputation."""
         if self.record is not None and not compat.in_backward() and index not in self._dropped:
             self.record(self.names[index], rows)
 
@@ -200,7 +200,8 @@ def rows_of(
     module: nn.Module, output: Any, pooling: Pooling | None, *, kind: Kind | None, views: bool = False
 ) -> Tensor | None:
     """Return the rows of what ``module`` put out, or None where the output is only a shard of the layer's width."""
-    while isinstance(output, tuple | list) and not isinstance(output, PackedSequence):
+    # This is compiled too, and torch 2.5 compiles no `isinstance` of a union: tuples here, in layout_of and width_of.
+    while isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence):
         output = output[0]  # LSTM, GRU, multi-head attention: the features come first
     if isinstance(output, PackedSequence):
         output = output.data if pooling == "positions" or pooling is None else unpack_sequence(output)

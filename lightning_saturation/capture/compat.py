@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
-# Replayed CUDA graphs would not run an operator's Python, and count wrongly without a word. The tag is younger than
+# Replayed CUDA graphs would not run an operator's Python, and silently count wrongly. The tag is younger than
 # torch 2.4.
 UNSAFE_FOR_CUDA_GRAPHS: dict[str, Any] = (
     {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}

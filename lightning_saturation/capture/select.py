@@ -30,7 +30,7 @@ def select_layers(
     layer is called by its class. Layers inside a multi-head attention, whose hooks never fire, inside a graph
     convolution and inside a ``torchmetrics.Metric`` are not offered.
 
-    Raises ``ValueError`` for a name or glob without a match, with the near misses, and when nothing is left.
+    Raises ``ValueError`` for a name or glob without a match, with similar names, and when nothing is left.
     """
     modules = dict(offered_modules(model))
     if layers is None:

@@ -139,8 +139,12 @@ class RowBuffer:
         if budget is None:
             return rows
         if self._thinning is None:
-            expected = self._seen_before or (count * batches if batches else None)
-            self._thinning = thinning(budget, expected=expected)
+            self._thinning = thinning(
+                budget,
+                expected=self._seen_before or (count * batches if batches else None),
+                batches=batches,
+                positions=rows.shape[1] if rows.ndim > 2 else None,  # rows in two dimensions may be positions as well
+            )
         before = self._thinning.stride
         after, picked = take(self._thinning, count)
         if after.stride != before:
@@ -148,7 +152,11 @@ class RowBuffer:
         self._thinning = after
         if picked is None:
             return rows
+        if not len(picked):
+            return rows[:0]
         picked = picked.to(rows.device, non_blocking=True)
+        if rows.is_contiguous():
+            return rows.view(-1, rows.shape[-1]).index_select(0, picked)
         return rows[picked] if rows.ndim == 2 else rows[picked // rows.shape[1], picked % rows.shape[1]]
 
     def _collect(self, rows: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_saturation.covariance.spectrum import check_delta, intrinsic_dimension
 from lightning_saturation.covariance.state_metric import accumulation_device
+from lightning_saturation.dimension.copies import without_copies
 from lightning_saturation.dimension.neighbours import two_nearest
 from lightning_saturation.dimension.pca import pca_eigenvalues
 from lightning_saturation.dimension.report import LayerDimension
@@ -37,19 +38,20 @@ class DimensionOptions:
 
 
 def layer_dimension(rows: Tensor, labels: Tensor, options: DimensionOptions) -> LayerDimension:
-    """Return the dimensions of ``rows`` (samples, features); what cannot be told is NaN and said in ``note``."""
+    """Return the dimensions of ``rows`` (samples, features); what cannot be estimated is NaN, and ``note`` says why."""
     rows = rows.detach().to(accumulation_device(rows.device))
     finite = rows.isfinite().all(dim=1)
     skipped = int((~finite).sum())
     if skipped:
         rows, labels = rows[finite], labels[finite.cpu()]
-    nearest = two_nearest(rows)
+    points = without_copies(rows)
+    nearest = two_nearest(points)
     notes = []
     told: dict[str, float] = {}
-    duplicates, beyond = int((nearest[:, 0] == 0).sum()), False
+    duplicates, beyond = len(rows) - len(points), False
     law = {"discard": options.discard, "estimator": options.estimator}
     try:
-        estimate = estimate_from_nearest(nearest, **law)  # type: ignore[arg-type]
+        estimate = estimate_from_nearest(nearest, duplicates=duplicates, **law)  # type: ignore[arg-type]
     except ValueError as error:
         notes.append(str(error))
     else:

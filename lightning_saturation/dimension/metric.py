@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_saturation.covariance.state_metric import StateMetric, accumulation_device
+from lightning_saturation.dimension.copies import without_copies
 from lightning_saturation.dimension.neighbours import merge_nearest, two_nearest
 from lightning_saturation.dimension.two_nn_law import FEWEST, TwoNNEstimate, check_options, estimate_from_nearest
 from lightning_saturation.dimension.two_nn_state import Anchors, gather_anchors, merge_anchors
@@ -22,11 +23,12 @@ class TwoNN(StateMetric):
     Memory is bounded: rows are kept for at most ``anchors`` points. The dimension is estimated at these anchors, each
     with its two nearest neighbours among *everything* seen, of which nothing but the two distances is kept.
     ``update(x)`` takes rows (samples, features), all of the same width; those with NaN or infinity are left out and
-    counted in ``skipped``. ``compute()`` is NaN, with a warning, where the rows cannot tell a dimension (fewer than
+    counted in ``skipped``. No row is a neighbour twice, whenever its copies come, nor its own: copies of anchors are
+    counted in ``duplicates``. ``compute()`` is NaN, with a warning, where the rows cannot tell a dimension (fewer than
     five different ones); ``estimate()`` returns error, interval and duplicates too, and raises there.
 
     Args:
-        anchors: a number: the first so many rows become anchors, on each rank those that it sees. Or rows
+        anchors: a number: the first so many different rows become anchors, on each rank those that it sees. Or rows
             (anchors, features), the same on every rank: they count as seen, so ``update`` must not see them again.
         discard: share of the anchors with the largest ratios that is left out, in [0, 1).
         estimator: ``"fit"`` or ``"mle"``, see ``functional.two_nn_dimension``.
@@ -51,6 +53,8 @@ class TwoNN(StateMetric):
 
     anchors: Tensor
     nearest: Tensor
+    keys: Tensor
+    duplicates: Tensor
 
     def __init__(
         self,
@@ -71,7 +75,9 @@ class TwoNN(StateMetric):
             raise ValueError(f"Expected at least {FEWEST} `anchors`, got {self.capacity}.")
         self.add_state("anchors", rows)
         self.add_state("nearest", torch.full((len(rows), 2), torch.inf, dtype=torch.float64))
+        self.add_state("keys", torch.full((len(rows), 2), -1))
         self.add_state("samples", torch.tensor(len(rows)))
+        self.add_state("duplicates", torch.tensor(0))
 
     def update(self, x: Tensor) -> None:
         """Add rows ``x`` (samples, features)."""
@@ -85,15 +91,7 @@ class TwoNN(StateMetric):
         finite = x.isfinite().all(dim=1)
         rows = x[finite].to(accumulation_device(x.device))
         self.skipped = self.skipped + (len(x) - len(rows))
-        self.samples = self.samples + len(rows)
-        taken = min(len(rows), max(0, self.capacity - len(self.anchors)))
-        new, others = rows[:taken], rows[taken:]
-        state = self._state.moved(rows.device)
-        if len(new):
-            state = state.extended(new)
-        if len(others):
-            state = state._replace(nearest=merge_nearest(state.nearest, two_nearest(state.anchors, others)))
-        self.anchors, self.nearest = state.anchors, state.nearest
+        self._set(self._state.moved(rows.device).seeing(rows, capacity=self.capacity))
 
     def compute(self) -> Tensor:
         """Return the dimension over all ranks."""
@@ -113,6 +111,7 @@ class TwoNN(StateMetric):
                 discard=self.discard,
                 estimator=self.estimator,
                 confidence=confidence,
+                duplicates=int(self.duplicates),
                 skipped=int(self.skipped),
             )
 
@@ -132,7 +131,7 @@ class TwoNN(StateMetric):
 
     @property
     def _state(self) -> Anchors:
-        return Anchors(self.anchors, self.nearest, self.samples)
+        return Anchors(*(getattr(self, name) for name in Anchors._fields))
 
     def _set(self, state: Anchors) -> None:
         for name, tensor in state._asdict().items():
@@ -148,4 +147,4 @@ def _checked_rows(anchors: Tensor) -> Tensor:
             f"Expected `anchors` of shape (anchors, features), floating and finite, got {tuple(anchors.shape)},"
             f" {anchors.dtype}."
         )
-    return anchors.detach().clone().to(accumulation_device(anchors.device))
+    return without_copies(anchors.detach().clone().to(accumulation_device(anchors.device)))

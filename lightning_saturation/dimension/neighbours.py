@@ -27,21 +27,30 @@ def two_nearest(
     nearest of them is no farther than the bound of everything else, it is the second nearest of all; if not, the same
     is done in float64, and at last by differences to all points. The result is right to a relative 1e-9.
     """
+    return find_two_nearest(queries, points)[0]
+
+
+@torch.no_grad()
+def find_two_nearest(
+    queries: Float[Tensor, "queries features"], points: Float[Tensor, "points features"] | None = None
+) -> tuple[Float[Tensor, "queries 2"], Int[Tensor, "queries 2"]]:
+    """Return what ``two_nearest`` does, and which points these are; −1 for a neighbour that does not exist."""
     if queries.device.type == "mps":  # it has no float64
         queries, points = queries.cpu(), None if points is None else points.cpu()
     among_queries = points is None
     points = queries if points is None else points
     nearest = torch.full((len(queries), 2), torch.inf, dtype=torch.float64, device=queries.device)
+    which = torch.full_like(nearest, -1, dtype=torch.int64)
     pending = torch.arange(len(queries), device=queries.device)
     if len(points) == 0:
-        return nearest
+        return nearest, which
     centre, scale = _frame(queries, points)
     for dtype in _search_types():
         if len(pending):
-            pending = _search(queries, points, pending, nearest, centre, scale, dtype, among_queries)
+            pending = _search(queries, points, pending, (nearest, which), centre, scale, dtype, among_queries)
     for rows in torch.split(pending, max(1, _BLOCK // 4 // len(points))):
-        nearest[rows] = _exhaustive(queries[rows], points, rows if among_queries else None)
-    return nearest
+        nearest[rows], which[rows] = _exhaustive(queries[rows], points, rows if among_queries else None)
+    return nearest, which.masked_fill_(nearest.isinf(), -1)
 
 
 def merge_nearest(first: Float[Tensor, "queries 2"], second: Float[Tensor, "queries 2"]) -> Float[Tensor, "queries 2"]:
@@ -93,13 +102,13 @@ def _search(
     queries: Tensor,
     points: Tensor,
     pending: Int[Tensor, " pending"],
-    nearest: Tensor,
+    found: tuple[Tensor, Tensor],
     centre: Tensor,
     scale: Tensor,
     dtype: torch.dtype,
     among_queries: bool,
 ) -> Int[Tensor, " left"]:
-    """Write the certified ones among the ``pending`` rows into ``nearest`` and return the others."""
+    """Write distances and points of the certified ones among the ``pending`` rows into ``found``; return the rest."""
     shadow = _shadow(points, centre, scale, dtype)
     kept = min(_MARGINS[-1] + 1, len(points))
     slack = 1 - _TOLERANCE if dtype == torch.float64 else 1.0
@@ -122,10 +131,12 @@ def _search(
             exact = _distances(queries[rows], points, candidates[:, :margin]).masked_fill_(
                 bounds[:, :margin].isinf(), torch.inf
             )
-            exact = torch.nn.functional.pad(exact, (0, 2), value=torch.inf).topk(2, dim=1, largest=False).values
+            exact, places = _two_smallest(exact)
             second = exact[:, 1]
             certain = (second.square() * slack <= others[:, margin]) | (second == 0)
-            nearest[rows[certain]] = exact[certain]
+            settled = rows[certain]
+            found[0][settled] = exact[certain]
+            found[1][settled] = candidates[certain].gather(1, places[certain])
             rows, candidates, bounds, others = (t[~certain] for t in (rows, candidates, bounds, others))
         left.append(rows)
     return torch.cat(left)
@@ -143,8 +154,16 @@ def _distances(
     return torch.cat(found)
 
 
-def _exhaustive(queries: Tensor, points: Tensor, itself: Tensor | None) -> Float[Tensor, "queries 2"]:
-    """Return the two smallest distances from float64 differences to all points; ``itself`` is left out."""
+def _two_smallest(distances: Float[Tensor, "queries points"]) -> tuple[Tensor, Tensor]:
+    """Return the two smallest ``distances`` (queries, 2), infinite where there are no two, and their columns."""
+    smallest = distances.topk(min(2, distances.shape[1]), dim=1, largest=False)
+    missing = (0, 2 - smallest.values.shape[1])
+    pad = torch.nn.functional.pad
+    return pad(smallest.values, missing, value=torch.inf), pad(smallest.indices, missing)
+
+
+def _exhaustive(queries: Tensor, points: Tensor, itself: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the two smallest distances from float64 differences to all points, and which; ``itself`` is left out."""
     distances = torch.cat(
         [
             torch.cdist(queries.double(), block.double(), compute_mode="donot_use_mm_for_euclid_dist")
@@ -154,5 +173,4 @@ def _exhaustive(queries: Tensor, points: Tensor, itself: Tensor | None) -> Float
     )
     if itself is not None:
         distances[torch.arange(len(itself), device=itself.device), itself] = torch.inf
-    closest = distances.topk(min(2, len(points)), dim=1, largest=False).values
-    return torch.nn.functional.pad(closest, (0, 2 - closest.shape[1]), value=torch.inf)
+    return _two_smallest(distances)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_saturation.dimension.copies import without_copies
 from lightning_saturation.dimension.neighbours import two_nearest
 from lightning_saturation.dimension.two_nn_law import FEWEST, TwoNNEstimate, check_options, estimate_from_nearest
 from lightning_saturation.shapes import Float
@@ -34,8 +35,9 @@ def two_nn_dimension(
 
     ``discard`` is the share of points with the largest ratios μ = r₂/r₁ that is left out of the estimate, since those
     obey the law worst. ``estimator="fit"`` is the line of the paper through (log μ, −log(1 − F)), ``"mle"`` the
-    unbiased maximum likelihood, for which the left-out ratios count as censored. Duplicates and rows with NaN or
-    infinity are dropped; ``two_nn_estimate`` says how many, and gives an error and an interval.
+    unbiased maximum likelihood, for which the left-out ratios count as censored. Copies of rows, which would be
+    neighbours of the same points at the same distance, and rows with NaN or infinity are dropped first;
+    ``two_nn_estimate`` says how many, and gives an error and an interval.
 
     Raises:
         ValueError: for options out of range, and where too few different points are left to tell a dimension.
@@ -66,8 +68,16 @@ def two_nn_estimate(
     check_options(discard, estimator, confidence)
     finite = x.isfinite().all(dim=1)
     skipped = int((~finite).sum())
-    nearest = two_nearest(x[finite] if skipped else x)
-    return estimate_from_nearest(nearest, discard=discard, estimator=estimator, confidence=confidence, skipped=skipped)
+    rows = x[finite] if skipped else x
+    points = without_copies(rows)
+    return estimate_from_nearest(
+        two_nearest(points),
+        discard=discard,
+        estimator=estimator,
+        confidence=confidence,
+        duplicates=len(rows) - len(points),
+        skipped=skipped,
+    )
 
 
 def two_nn_scales(
@@ -83,16 +93,16 @@ def two_nn_scales(
     Fewer points lie farther apart, so later entries look at larger neighbourhoods. A plateau is a dimension; a value
     that grows with the number of points is noise at small scales or too few points for so high a dimension. The N/2
     points are averaged over two disjoint halves, the N/4 over four quarters and so on, drawn by a generator of their
-    own from ``seed``. A subset that can tell nothing (all duplicates) is left out of the average and the count.
+    own from ``seed``. N counts different points. A subset that can tell nothing is left out of the average and count.
 
     Source: Facco et al., 2017, section "Estimating a scale-dependent intrinsic dimension".
     """
     check_options(discard, estimator)
     if smallest < FEWEST:
         raise ValueError(f"Expected `smallest` to be at least {FEWEST}, got {smallest}.")
-    x = x[x.isfinite().all(dim=1)]
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     whole = two_nn_estimate(x, discard=discard, estimator=estimator)
+    x = without_copies(x[x.isfinite().all(dim=1)])
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     scales = [TwoNNScale(len(x), whole.dimension, whole.standard_error, 1)]
     parts = 2
     while len(x) // parts >= smallest:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from scipy.special import gammaincinv, ndtri
 from torch import Tensor
 
+from lightning_saturation.arguments import check_share
 from lightning_saturation.shapes import Float
 
 FEWEST = 5  # points with two distinct neighbours; an estimate from fewer has an error as large as itself
@@ -20,8 +21,8 @@ class TwoNNEstimate(NamedTuple):
     """A dimension with its error: what ``points`` many ratios say.
 
     ``standard_error`` and the interval from ``low`` to ``high`` assume what TwoNN assumes, an even density within the
-    reach of two neighbours and independent ratios. ``duplicates`` points had a copy of themselves among the others and
-    were dropped, ``skipped`` rows held NaN or infinity.
+    reach of two neighbours and independent ratios. ``duplicates`` rows were copies of others and
+    were dropped before neighbours were looked for, ``skipped`` rows held NaN or infinity.
     """
 
     dimension: float
@@ -43,14 +44,12 @@ class TwoNNEstimate(NamedTuple):
         return self.dimension > math.log2(max(self.points, 2))
 
 
-def check_options(discard: float, estimator: str, confidence: float = 0.95) -> None:
+def check_options(discard: Any, estimator: Any, confidence: Any = 0.95) -> None:
     """Raise a ``ValueError`` for an option that no estimate can be made with."""
-    if not 0.0 <= discard < 1.0:
-        raise ValueError(f"Expected `discard` in [0, 1), got {discard}.")
+    check_share("discard", discard, zero=True, one=False)
     if estimator not in ("fit", "mle"):
         raise ValueError(f"Expected `estimator` to be 'fit' or 'mle', got {estimator!r}.")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"Expected `confidence` in (0, 1), got {confidence}.")
+    check_share("confidence", confidence, one=False)
 
 
 def estimate_from_nearest(
@@ -59,9 +58,13 @@ def estimate_from_nearest(
     discard: float = 0.1,
     estimator: Literal["fit", "mle"] = "fit",
     confidence: float = 0.95,
+    duplicates: int = 0,
     skipped: int = 0,
 ) -> TwoNNEstimate:
     """Return the TwoNN estimate from the distances of points to their two nearest neighbours, ascending.
+
+    The points must be different: a copy of a neighbour is a neighbour at the same distance, μ = 1, and biases the
+    dimension upwards. ``duplicates`` copies were left out before; points at a distance of 0 are left out here.
 
     Raises:
         ValueError: for options out of range, and where no dimension can be told: fewer than five points that have two
@@ -69,7 +72,7 @@ def estimate_from_nearest(
     """
     check_options(discard, estimator, confidence)
     nearest = nearest.double()
-    duplicates = int((nearest[:, 0] == 0).sum())
+    duplicates += int((nearest[:, 0] == 0).sum())
     told = nearest[(nearest[:, 0] > 0) & nearest[:, 1].isfinite()]
     points = len(told)
     if points < FEWEST:

@@ -2,11 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import poisson
 
+from lightning_saturation.covariance.spectrum import saturation
 from lightning_saturation.covariance.thinning import Thinning, take, thinning
 
 
@@ -43,7 +46,8 @@ def test_an_unknown_length_weighs_as_many_rows_as_came_and_stays_within_its_boun
     total = sum(batches)
     indices, weights, state = stream(batches, budget)
     assert len(indices) <= budget * (1 + math.log2(max(total / budget, 1)) / 2) + len(batches) + 1
-    assert abs(int(weights.sum()) - total) <= 2 * state.stride
+    # Where the stride doubles, one stratum of each length is cut: 3/2 (s + s/2 + ...) < 3 s; and the last one is, too.
+    assert abs(int(weights.sum()) - total) <= 4 * state.stride
     assert int(weights.sum()) // state.stride <= budget + 1
 
 
@@ -59,16 +63,92 @@ def test_how_a_known_stream_is_cut_into_batches_does_not_matter(batches, budget,
     assert torch.equal(whole, many)
 
 
-@pytest.mark.parametrize("positions", [7, 49, 64, 1024])
-@pytest.mark.parametrize("stride", [2, 7, 32, 64, 49 * 3, 1024, 4096])
-def test_every_position_has_its_turn(positions, stride):
-    """A rule of every n-th row would see one pixel in each of the cases where the numbers divide each other."""
-    rows = positions * stride * 64
-    indices, _, _ = stream([rows], rows // stride, expected=rows)
-    counts = torch.bincount(indices % positions, minlength=positions)
-    assert len(indices) == positions * 64
-    assert counts.min() >= 32
-    assert counts.max() <= 128
+def test_at_every_stride_every_position_has_its_share():
+    """As if rows were drawn at random, which no sequence with a period is for all numbers of positions."""
+    rng, beyond, expected, largest, first = np.random.default_rng(0), 0, 0.0, 0.0, []
+    for stride in range(2, 1201):
+        positions, turns = int(rng.integers(4, 1025)), 16
+        rows = stride * positions * turns
+        indices, _, _ = stream([rows], positions * turns, expected=rows)
+        assert len(indices) == positions * turns
+        error = (turns * (1 - 1 / positions)) ** 0.5
+        away = (np.bincount(indices.numpy() % positions, minlength=positions) - turns) / error
+        beyond, largest = beyond + int((abs(away) > 4).sum()), max(largest, abs(away).max())
+        expected += positions * poisson.sf(np.ceil(turns + 4 * error) - 1, turns)
+        first.append(abs(away[0]))
+    assert max(first) <= 4  # a class token
+    # Some of 631,304 counts are beyond four standard errors by chance: no more of them than of random rows.
+    assert beyond <= expected + 4 * expected**0.5
+    assert largest <= 7
+
+
+@pytest.mark.parametrize("images", [1_568, 1_600, 2_528])
+def test_saturation_is_that_of_random_rows_whatever_the_number_of_images(images):
+    """A 1×1 convolution of 128 channels on maps of 16×16 whose positions differ."""
+    rng = np.random.default_rng(0)
+    direction = rng.standard_normal((256, 128)) * 0.99 ** np.arange(128)
+
+    def measured(indices):
+        noise = np.random.default_rng(1)
+        x = noise.standard_normal((len(indices), 1)) * direction[indices % 256]
+        eigenvalues = np.linalg.eigvalsh(np.cov((x + 0.01 * noise.standard_normal(x.shape)).T))
+        return float(saturation(torch.from_numpy(eigenvalues), continuous=True))
+
+    indices, _, _ = stream([32 * 256] * (images // 32), 4096, expected=images * 256)
+    drawn = [measured(rng.choice(images * 256, len(indices), replace=False)) for _ in range(8)]
+    assert abs(measured(indices.numpy()) - np.mean(drawn)) <= 4 * np.std(drawn)
+
+
+GROUPED = {"expected": 2048, "batches": 1024, "positions": 2}
+
+
+def test_rows_in_groups_have_the_same_chance_each():
+    counts = torch.zeros(2048)
+    for seed in range(400):
+        state = thinning(256, seed=seed, **GROUPED)
+        assert (state.group, state.near, state.grouped) == (2, 2, 256)
+        _, picked = take(state, 2048)
+        assert len(picked) == len(picked.unique()) == 256
+        assert torch.equal(picked // 16, torch.arange(128).repeat_interleave(2))
+        counts[picked] += 1
+    # 400 draws of one in eight: chi-squared with 2,047 degrees of freedom, by seeds of 64 each.
+    statistic = float(((counts - 50) ** 2 / (50 * 7 / 8)).sum())
+    assert abs(statistic - 2047) <= 4 * (2 * 2047) ** 0.5
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    budget=st.integers(300, 900),
+    rows=st.integers(3_000, 40_000),
+    batches=st.integers(1, 900),
+    positions=st.integers(1, 9),
+)
+def test_groups_keep_to_the_budget_and_know_no_split(budget, rows, batches, positions):
+    state = thinning(budget, expected=rows, batches=batches, positions=positions)
+    _, whole = take(state, rows)
+    assert rows // state.stride <= len(whole) <= budget
+    parts, seen = [], 0
+    for part in torch.arange(rows).tensor_split(batches):
+        state, picked = take(state, len(part))
+        parts.append(picked + seen)
+        seen += len(part)
+    assert torch.equal(torch.cat(parts).sort().values, whole.sort().values)
+
+
+def test_most_batches_of_a_long_window_need_no_look():
+    """800 batches of 32 images with 64 positions each, of which 4,096 rows are taken."""
+    taken = {}
+    for name, known in {"everywhere": {}, "grouped": {"batches": 800, "positions": 64}}.items():
+        _, taken[name] = take(thinning(4096, expected=800 * 2048, **known), 800 * 2048)
+        assert len(taken[name]) == 4096
+    assert len((taken["everywhere"] // 2048).unique()) > 780
+    assert len((taken["grouped"] // 2048).unique()) < 300
+    # The rows still come from nearly as many images, and from all over the window.
+    images = {name: len((picked // 64).unique()) for name, picked in taken.items()}
+    assert images["grouped"] > 0.8 * images["everywhere"]
+    assert int((taken["grouped"] // 12_800).bincount().max()) <= 64
+    # Where images are fewer than rows, each of them is looked at.
+    assert thinning(4096, expected=50_000 * 4, batches=390, positions=4 * 49).grouped == 0
 
 
 def test_the_rows_are_spread_over_the_whole_window():

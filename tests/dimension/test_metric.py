@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lightning_saturation.dimension.copies import without_copies
 from lightning_saturation.dimension.metric import TwoNN
 from lightning_saturation.dimension.two_nn_law import estimate_from_nearest
 from lightning_saturation.functional import two_nn_estimate
@@ -49,7 +50,47 @@ def test_with_room_for_all_it_is_the_function() -> None:
     for part in x.split(37):
         metric.update(part)
     assert metric.estimate() == pytest.approx(two_nn_estimate(x), rel=1e-9)
-    assert (metric.estimate().duplicates, metric.estimate().skipped) == (6, 2)
+    assert (metric.estimate().duplicates, metric.estimate().skipped) == (3, 2)
+
+
+def copied(x: Tensor, seed: int) -> Tensor:
+    """Return the rows of ``x``, most of them several times, in another order but for the first."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.cat([x, x[torch.randint(len(x), (2 * len(x),), generator=generator)]])
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 900), max_size=5), anchors=st.sampled_from([20, 150, 1000]), seed=st.integers(0, 9)
+)
+def test_copies_change_nothing_however_they_come(sizes: list[int], anchors: int, seed: int) -> None:
+    x = rows(300)
+    metric = TwoNN(anchors)
+    for part in split(copied(x, seed), sizes):
+        metric.update(part)
+    assert torch.equal(metric.anchors, x[:anchors])
+    assert float(metric.compute()) == pytest.approx(brute_force(x[:anchors], x), rel=1e-9)
+    assert int(metric.samples) == 900
+    if anchors == 1000:
+        assert int(metric.duplicates) == 600
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), full=st.integers(0, 2), shared=st.booleans())
+def test_rows_that_several_metrics_saw_are_neighbours_once(seed: int, full: int, shared: bool) -> None:
+    x = rows(200)
+    parts = copied(x, seed).split(250)
+    metrics = [
+        TwoNN(torch.cat([x[:30], x[:3]])) if shared else TwoNN(20 if index == full else 1000) for index in range(3)
+    ]
+    for metric, part in zip(metrics, parts, strict=True):
+        metric.update(part)
+    merged = metrics[0]
+    for metric in metrics[1:]:
+        merged.merge_state(metric)
+    anchors = x[:30] if shared else without_copies(parts[full])[:20]
+    assert float(merged.compute()) == pytest.approx(brute_force(anchors, x), rel=1e-9)
+    assert int(merged.samples) == 600 + 30 * shared
 
 
 def test_memory_is_bounded_by_the_anchors() -> None:
@@ -116,7 +157,7 @@ def test_what_tells_no_dimension_is_nan_with_a_warning() -> None:
     with pytest.raises(ValueError, match="at least 5"):
         metric.estimate()
     metric.update(torch.ones(20, 8))
-    with pytest.warns(UserWarning, match="20 duplicates"):
+    with pytest.warns(UserWarning, match="19 duplicates"):
         assert metric.compute().isnan()
 
 

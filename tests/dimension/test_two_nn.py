@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lightning_saturation.dimension.copies import row_keys, without_copies
 from lightning_saturation.dimension.neighbours import two_nearest
 from lightning_saturation.dimension.two_nn_law import check_options, error_over_splits, estimate_from_nearest
 from lightning_saturation.functional import two_nn_dimension, two_nn_estimate, two_nn_scales
@@ -128,8 +129,54 @@ def test_duplicates_and_bad_rows_are_dropped_and_counted() -> None:
     bad = torch.full((2, 20), torch.nan, dtype=torch.float64)
     bad[1, 3] = torch.inf
     estimate = two_nn_estimate(torch.cat([x, x[:7], bad]))
-    assert (estimate.duplicates, estimate.skipped, estimate.points) == (14, 2, 293)
-    assert estimate.dimension == pytest.approx(two_nn_estimate(x).dimension, rel=0.2)
+    assert (estimate.duplicates, estimate.skipped, estimate.points) == (7, 2, 300)
+    assert estimate.dimension == two_nn_estimate(x).dimension
+
+
+@pytest.mark.parametrize("copies", [0.05, 0.2, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_copies_do_not_bias_the_dimension(copies: float, dtype: torch.dtype) -> None:
+    """As doubled neighbours they would make it 2.03, 2.33, 3.27 and none at all."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2000, 2, generator=generator, dtype=dtype)
+    more = x.repeat(3, 1)[: int(copies * 2000)]
+    mixed = torch.cat([x, more])[torch.randperm(2000 + len(more), generator=generator)]
+    unique = torch.unique(mixed, dim=0)
+    assert len(unique) == 2000
+    for estimator in ("fit", "mle"):
+        told = two_nn_estimate(mixed, estimator=estimator)
+        assert told.dimension == pytest.approx(float(two_nn_dimension(unique, estimator=estimator)), rel=1e-12)
+        assert told.duplicates == len(more)
+    assert two_nn_scales(mixed)[0].points == 2000
+    assert [scale.dimension for scale in two_nn_scales(mixed)] == pytest.approx([2.0] * 6, rel=0.15)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(0, 60),
+    features=st.integers(1, 5),
+    levels=st.integers(1, 6),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32, torch.float64]),
+    seed=st.integers(0, 10**6),
+)
+def test_different_rows_are_those_of_unique(
+    rows: int, features: int, levels: int, dtype: torch.dtype, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(-levels, levels, (rows, features), generator=generator).to(dtype) / 2
+    x[::2] = -x[::2]  # some zeros are negative
+    found = without_copies(x)
+    assert torch.equal(torch.unique(found, dim=0), torch.unique(x, dim=0))
+    assert len(found) == len(torch.unique(x, dim=0))
+    assert torch.equal(row_keys(x.double()), row_keys(x))
+    first = [not any(torch.equal(x[i], x[j]) for j in range(i)) for i in range(rows)]
+    assert torch.equal(found, x[torch.tensor(first, dtype=torch.bool)])
+
+
+def test_keys_tell_rows_of_few_bits_apart() -> None:
+    """Small whole numbers have zeros in their low bits, which products alone would carry into every key."""
+    x = torch.cartesian_prod(*[torch.arange(8.0)] * 5)
+    assert len(row_keys(x).unique()) == 8**5
 
 
 def test_a_dimension_above_what_the_points_show_is_said() -> None:
@@ -143,7 +190,7 @@ def test_a_dimension_above_what_the_points_show_is_said() -> None:
     ("x", "message"),
     [
         (torch.randn(4, 3), "at least 5 different points .* got 4"),
-        (torch.ones(100, 3), "got 0 .*100 duplicates"),
+        (torch.ones(100, 3), "got 0 .*99 duplicates"),
         (torch.full((100, 3), torch.nan), "100 rows with NaN"),
         (torch.zeros(0, 3), "got 0"),
         (torch.cartesian_prod(*[torch.arange(4.0)] * 3), "lattice"),
