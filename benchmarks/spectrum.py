@@ -1,11 +1,11 @@
 """Error of eigenvalue histograms against operator products, and the seconds for one large layer.
 
-    python benchmarks/spectrum.py                   # error table (minutes), then the layer of the seed
+    python benchmarks/spectrum.py                   # error table (minutes), then the layer of the paper
     python benchmarks/spectrum.py --only errors
     python benchmarks/spectrum.py --only layer      # 64 -> 256 channels, 3x3, 13x13 maps: H is 43,264 x 10,816
     python benchmarks/spectrum.py --only layer --exact   # and its exact eigenvalues: minutes, 2 GB
 
-Methods: ours (spikes by ARPACK, deflated, Jackson-damped moments, halved), the seed's (undamped Chebyshev expansion
+Methods: ours (spikes by ARPACK, deflated, Jackson-damped moments, halved), the paper's (undamped Chebyshev expansion
 over the whole range, one product per moment; its largest eigenvalue is given for free) and stochastic Lanczos
 quadrature with full reorthogonalisation. A product is one application of H and one of its adjoint; ARPACK's are
 counted. The error is the largest difference of the cumulative share at 250 bin edges, and L1/n over the bins; medians
@@ -80,7 +80,7 @@ def undamped(operator: LinearMap, edges: Tensor, budget: int, seed: int) -> tupl
     pairs = list(chebyshev_moments(lambda x: gram(x) * (2 / top) - x, starts, degree))
     below = cumulative_counts(torch.cat(pairs, dim=1)[:, : degree + 1], 2 * edges / top - 1, damped=False)
     below[:, 0], below[:, -1] = 0, gram.size
-    return below.mean(0).diff().numpy(), probes * degree  # the seed's recursion makes a product per moment
+    return below.mean(0).diff().numpy(), probes * degree  # the paper's recursion makes a product per moment
 
 
 def lanczos(operator: LinearMap, edges: Tensor, budget: int, seed: int) -> tuple[np.ndarray, int]:

@@ -107,7 +107,7 @@ def archive(path: str, most: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def bias(images: torch.Tensor, labels: torch.Tensor, epochs: int) -> list[tuple[str, ...]]:
-    """Return, by layer, saturation over all rows and what budgets make of it."""
+    """Return, by layer, saturation over all rows and under budgets."""
     torch.manual_seed(0)
     c = images.shape[1]
     layers: list[nn.Module] = []

@@ -1,6 +1,7 @@
 """See what the layers of a network do while it trains."""
 
 from lightning_saturation.capture.capture import capture
+from lightning_saturation.capture.kinds import register_layer
 from lightning_saturation.capture.select import select_layers
 from lightning_saturation.compression.compress import compress
 from lightning_saturation.compression.projection import project_outputs
@@ -26,6 +27,8 @@ from lightning_saturation.similarity.matrix import SimilarityMatrix
 from lightning_saturation.similarity.metrics import PWCCA, SVCCA, ClassSimilarity, LinearCKA, Procrustes
 from lightning_saturation.similarity.monitor import SimilarityMonitor
 from lightning_saturation.stopping.stopping import SaturationStopping
+
+__version__ = "0.1.0"
 
 __all__ = [
     "DFTCCA",
@@ -57,5 +60,6 @@ __all__ = [
     "measure_saturation",
     "measure_spectrum",
     "project_outputs",
+    "register_layer",
     "select_layers",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
 
 STAGES = ("train", "val", "test")
@@ -18,11 +19,11 @@ def check_count(argument: str, value: Any, *, least: int = 1, optional: bool = F
     if optional and value is None:
         return None
     more = " or None" if optional else ""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"Expected `{argument}` to be a whole number of at least {least}{more}, got {value!r}.")
-    if value < least:
+    if int(value) < least:
         raise ValueError(f"Expected `{argument}` of at least {least}{more}, got {value}.")
-    return value
+    return int(value)
 
 
 def check_share(argument: str, value: Any, *, zero: bool = False, one: bool = True) -> float:
@@ -31,35 +32,64 @@ def check_share(argument: str, value: Any, *, zero: bool = False, one: bool = Tr
     Raises ``TypeError`` for what is no number and ``ValueError`` for one out of range.
     """
     span = f"{'[' if zero else '('}0, 1{']' if one else ')'}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"Expected `{argument}` to be a number in {span}, got {value!r}.")
-    if not (0 < value < 1 or (zero and value == 0) or (one and value == 1)):
+    number = float(value)
+    if not (0 < number < 1 or (zero and number == 0) or (one and number == 1)):
         raise ValueError(f"Expected `{argument}` in {span}, got {value}.")
-    return float(value)
+    return number
+
+
+def check_shares(argument: str, values: Any) -> tuple[float, ...]:
+    """Return ``values`` as numbers in [0, 1]; raises ``TypeError`` or ``ValueError`` for anything else."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"Expected `{argument}` to hold numbers in [0, 1], got {values!r}.")
+    return tuple(check_share(argument, value, zero=True) for value in values)
+
+
+def check_flag(argument: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False; raises ``TypeError`` for anything else."""
+    if not isinstance(value, bool):
+        raise TypeError(f"Expected `{argument}` to be True or False, got {value!r}.")
+    return value
+
+
+def check_patterns(argument: str, value: Any, *, optional: bool = True) -> Any:
+    """Return ``value`` if it is a name or glob, several of them, or None; raises ``TypeError`` or ``ValueError``."""
+    if optional and value is None:
+        return None
+    listed = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [None]
+    if not all(isinstance(pattern, str) for pattern in listed):
+        raise TypeError(f"Expected `{argument}` to hold names or globs of modules, got {value!r}.")
+    if "" in listed:
+        raise ValueError(f"Expected `{argument}` to hold names or globs of modules, got an empty one: {value!r}.")
+    return value
 
 
 def check_stages(stages: Any) -> tuple[str, ...]:
     """Return ``stages`` as a tuple of ``"train"``, ``"val"`` and ``"test"``; raises ``ValueError`` for others."""
-    listed = (stages,) if isinstance(stages, str) else tuple(stages) if isinstance(stages, Sequence | set) else ()
-    if not listed or not set(listed) <= set(STAGES):
+    listed = (stages,) if isinstance(stages, str) else tuple(stages) if isinstance(stages, Iterable) else ()
+    if not listed or any(stage not in STAGES for stage in listed):
         raise ValueError(f"Expected `stages` to hold some of {STAGES}, got {stages!r}.")
     return listed
 
 
-def check_name(name: Any) -> str:
+def check_name(name: Any, argument: str = "name") -> str:
     """Return ``name`` if metric keys and files can begin with it; raises ``TypeError`` or ``ValueError``."""
     if not isinstance(name, str):
-        raise TypeError(f"Expected a `name` to begin the metric keys with, got {name!r}.")
+        raise TypeError(f"Expected a `{argument}` to begin the metric keys with, got {name!r}.")
     if not re.fullmatch(r"\w[\w .-]*", name):
         raise ValueError(
-            "Expected a `name` to begin the metric keys with, of letters, digits, spaces and '_', '-' or '.',"
+            f"Expected a `{argument}` to begin the metric keys with, of letters, digits, spaces and '_', '-' or '.',"
             f" got {name!r}."
         )
     return name
 
 
 def check_folder(argument: str, folder: Any) -> Any:
-    """Return ``folder`` if it is a path or None; raises ``TypeError`` for anything else."""
+    """Return ``folder`` if it can be a path, or is None; raises ``TypeError`` or ``ValueError`` for anything else."""
     if folder is not None and not isinstance(folder, str | os.PathLike):
         raise TypeError(f"Expected `{argument}` to be a folder's path or None, got {folder!r}.")
+    if folder is not None and "\0" in os.fspath(folder):
+        raise ValueError(f"Expected `{argument}` to be a folder's path or None, got {folder!r}.")
     return folder

@@ -1,10 +1,13 @@
 """Shape checks for the pure functions, and quiet settings that every test shares."""
 
+import inspect
 import os
+import sys
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and their tensors are small
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -44,3 +47,11 @@ install_import_hook([f"lightning_saturation.{name}" for name in FUNCTIONS], "tes
 # The same examples in every run: a search for new ones is for a developer's machine (`--hypothesis-profile=default`).
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
+
+
+@pytest.fixture
+def unchecked_pooling(monkeypatch):
+    """Pooling without shape checks: they would be compiled too, older compilers refuse them, and users run none."""
+    module = sys.modules["lightning_saturation.capture.capture"]
+    for name in ("pool", "pool_ragged", "positions_view"):
+        monkeypatch.setattr(module, name, inspect.unwrap(getattr(module, name)))

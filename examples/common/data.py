@@ -43,11 +43,12 @@ class Images:
         return self._loader(self.test_pixels, self.test_labels, batch_size)
 
     def _loader(self, pixels: Tensor, labels: Tensor, batch_size: int, **options: object) -> DataLoader:
-        data = _Batches(pixels, labels, *self._scale)
+        data = _Batches(pixels, labels, *self.scale)
         return DataLoader(data, batch_size=min(batch_size, len(labels)), collate_fn=_as_it_is, **options)
 
     @cached_property
-    def _scale(self) -> tuple[Tensor, Tensor]:
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (channels × 1 × 1) of the training images' channels, with which batches are normalised."""
         channels = [torch.var_mean(channel.float(), correction=0) for channel in self.train_pixels.unbind(1)]
         variance, mean = (torch.stack(numbers)[:, None, None] for numbers in zip(*channels, strict=True))
         return mean, variance.sqrt().clamp(min=1.0)

@@ -68,7 +68,7 @@ def decode(entries: tuple[Entry, ...], size: int) -> Tensor:
                 image = Image.open(io.BytesIO(raw))
                 image.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
                 image = image.convert("RGB")
-            except (UnidentifiedImageError, OSError) as error:
+            except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
                 raise ValueError(f"Expected an image, could not read {entry}: {error}") from error
             row[:] = image if image.size == (size, size) else ImageOps.fit(image, (size, size))
     finally:

@@ -46,7 +46,7 @@ def scatter(results: Sequence[dict[str, Any]], title: str) -> Figure:
 
 def _frame(axes: Axes, title: str) -> None:
     axes.set(xlim=(0, 1), xlabel="average saturation on the training images (0 to 1)")
-    axes.set_ylabel("test accuracy (share of right answers)")
+    axes.set_ylabel("test accuracy")
     axes.set_title(title, loc="left", fontsize=10)
     axes.grid(color="0.92")
 

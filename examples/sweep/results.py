@@ -58,7 +58,7 @@ def _in_short(result: Result) -> str:
         whole = len(names) >= len(result["layers"]) - 1  # the network but for its output layer
         span = ", ".join(names) if len(names) <= 2 else f"{names[0]} … {names[-1]}, {len(names)} layers"
         parts.append(finding["kind"] if whole else f"{finding['kind']} ({span})")
-    return "; ".join(dict.fromkeys(parts)) or "no rule applies"
+    return "; ".join(dict.fromkeys(parts)) or "nothing to flag"
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

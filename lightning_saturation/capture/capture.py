@@ -11,8 +11,9 @@ from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 from torch.utils.hooks import RemovableHandle
 
 from lightning_saturation.capture import compat, compiled
+from lightning_saturation.capture.kinds import Kind, guessed, kind_of
 from lightning_saturation.capture.pooling import Pooling, check_pooling, pool, pool_ragged, positions_view
-from lightning_saturation.capture.select import layout_of, select_layers, width_of
+from lightning_saturation.capture.select import select_layers
 from lightning_saturation.capture.sharded import gather_features
 
 Record = Callable[[str, Tensor], None]
@@ -32,7 +33,7 @@ def capture(
     comes. Clone what you keep: a layer that works in place may go on to change it. The context gives the names.
     ``layers`` and ``exclude`` are those of :func:`select_layers`, ``pooling`` that of
     :func:`~lightning_saturation.capture.pooling.pool`. Recomputation by activation checkpointing is not recorded
-    again; a layer used twice is recorded twice. Works in compiled models, which compile anew on entry and exit.
+    again; a layer used twice is recorded twice. Works in compiled models, which compile again on entry and exit.
 
     >>> seen = {}
     >>> with capture(nn.Linear(3, 2), seen.__setitem__) as names, torch.no_grad():
@@ -67,6 +68,7 @@ class Capture:
         self._pooling = None if pooling is None else check_pooling(pooling)
         self._model = model
         self._layers = select_layers(model, layers, exclude)
+        self.kinds = tuple(kind_of(module) for module in self._layers.values())
         self._handles: list[RemovableHandle] = []
         self._trouble = trouble
         self._number = -1
@@ -90,7 +92,7 @@ class Capture:
             raise
 
     def detach(self) -> None:
-        """Take the hooks off the model; once is enough, twice does no harm."""
+        """Remove the hooks from the model; a second call does nothing."""
         compiled.unregister(self._number)
         if not self._handles:
             return
@@ -107,7 +109,7 @@ class Capture:
         self.detach()
 
     def deliver(self, index: int, rows: Tensor) -> None:
-        """Hand ``rows`` of layer number ``index`` over, unless nobody listens or they come from a recomputation."""
+        """Hand ``rows`` of layer number ``index`` over, unless ``record`` is None or they come from a recomputation."""
         if self.record is not None and not compat.in_backward():
             self.record(self.names[index], rows)
 
@@ -116,7 +118,7 @@ class Capture:
         if self.record is None or compat.in_backward() or compat.in_transform() or compat.is_traced():
             return
         try:
-            rows = rows_of(module, output, self._pooling, views=self._views)
+            rows = rows_of(module, output, self._pooling, kind=self.kinds[index], views=self._views)
         except Exception as error:
             if self._trouble is None:
                 raise
@@ -149,13 +151,14 @@ class _Hook:
     def __init__(self, owner: Capture, token: Tensor, number: int, index: int) -> None:
         self.owner, self.token, self.number, self.index = owner, token, number, index
         self.pooling, self.views, self.raises = owner.pooling, owner.views, owner.raises
+        self.kind = owner.kinds[index]  # looked up here, as the compiler reads no tables
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
             self.owner.deliver_output(self.index, module, output)
         elif not (compat.is_exporting() or compat.in_transform()):
             try:
-                rows = rows_of(module, output, self.pooling, views=self.views)
+                rows = rows_of(module, output, self.pooling, kind=self.kind, views=self.views)
             except (TypeError, IndexError):
                 if self.raises:
                     raise
@@ -175,9 +178,12 @@ def _nothing(*_: object) -> None:
     """Do nothing."""
 
 
-def rows_of(module: nn.Module, output: Any, pooling: Pooling | None, *, views: bool = False) -> Tensor | None:
+def rows_of(
+    module: nn.Module, output: Any, pooling: Pooling | None, *, kind: Kind | None, views: bool = False
+) -> Tensor | None:
     """Return the rows of what ``module`` put out, or None where the output is only a shard of the layer's width."""
-    while isinstance(output, tuple | list) and not isinstance(output, PackedSequence):
+    # This is compiled too, and torch 2.5 compiles no `isinstance` of a union: tuples here, in layout_of and width_of.
+    while isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence):
         output = output[0]  # LSTM, GRU, multi-head attention: the features come first
     if isinstance(output, PackedSequence):
         output = output.data if pooling == "positions" or pooling is None else unpack_sequence(output)
@@ -190,8 +196,8 @@ def rows_of(module: nn.Module, output: Any, pooling: Pooling | None, *, views: b
             raise TypeError("Expected outputs of one length with `pooling=None`, got sequences of different lengths.")
         return pool_ragged([sequence.detach() for sequence in output], pooling=pooling)
     output = output.detach()
-    layout = layout_of(module, output.ndim)
-    expected = width_of(module)
+    layout = (guessed(output.ndim) if kind is None else kind).layout(module, output.ndim)
+    expected = None if kind is None else kind.width_of(module)
     if expected is not None and output.shape[layout.features] != expected:
         if torch.compiler.is_compiling():
             return None

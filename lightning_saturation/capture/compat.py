@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-# Replayed CUDA graphs would not run an operator's Python, and count wrongly without a word. The tag is younger than
+# Replayed CUDA graphs would not run an operator's Python, and silently count wrongly. The tag is younger than
 # torch 2.4.
 UNSAFE_FOR_CUDA_GRAPHS: dict[str, Any] = (
     {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}

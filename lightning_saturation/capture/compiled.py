@@ -46,7 +46,7 @@ def unregister(number: int) -> None:
 
 
 def forget_compiled(model: nn.Module) -> None:
-    """Make a compiled ``model`` compile anew at its next call.
+    """Make a compiled ``model`` compile again at its next call.
 
     Compiled code does not look at hooks: those attached after its first run would never fire, and those removed would
     stay in it. A function compiled around the model leaves no trace on it, so all that ran compiled is forgotten.

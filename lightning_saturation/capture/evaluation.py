@@ -54,7 +54,7 @@ def each_batch(
 
 
 def run(model: Callable[..., Any], batch: Any, device: torch.device) -> Any:
-    """Return what ``model`` makes of the inputs in ``batch``, moved to ``device``.
+    """Return the output of ``model`` for the inputs in ``batch``, moved to ``device``.
 
     A batch is a tensor, a tuple or list whose first element is the input (labels may follow), or a dict of keyword
     arguments.
@@ -69,7 +69,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def length(batches: Iterable[Any], max_batches: int | None) -> int | None:
-    """Return how many batches there will be, for the progress bar; None where nobody knows."""
+    """Return how many batches there will be, for the progress bar; None where that is not known."""
     try:
         length = len(batches)  # type: ignore[arg-type]
     except TypeError:

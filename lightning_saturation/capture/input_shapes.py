@@ -36,7 +36,7 @@ class InputShapes:
         compiled.forget_compiled(self._model)
 
     def detach(self) -> None:
-        """Take the hooks off; once is enough, twice does no harm."""
+        """Remove the hooks; a second call does nothing."""
         if self._handles:
             for handle in self._handles:
                 handle.remove()

@@ -7,20 +7,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def call_with(model: Callable[..., Any], batch: Any) -> Any:
-    """Return the output of ``model`` for the inputs in ``batch``.
+def call_with(model: Callable[..., Any], batch: Any, *, like: Callable[..., Any] | None = None) -> Any:
+    """Return the output of ``model`` for the inputs in ``batch``; ``like``, if given, says what arguments it takes.
 
     Of a tuple or list ``model`` gets as many of the first elements as it needs arguments (labels may follow), of a dict
     the entries that it has arguments for; a tuple of one required argument, or a batch of any other kind, is that
     argument itself.
     """
+    said = model if like is None else like
     if isinstance(batch, Mapping):
-        positional, keywords, anything = _arguments(model)
+        positional, keywords, anything = _arguments(said)
         chosen = {key: value for key, value in batch.items() if anything or key in keywords}
         # A model whose first argument is called like nothing in the dict takes the dict itself.
         return model(batch) if positional and not set(positional) & set(chosen) and not anything else model(**chosen)
     if isinstance(batch, list | tuple) and batch:
-        positional, _, _ = _arguments(model)
+        positional, _, _ = _arguments(said)
         return model(*batch[: max(1, len(positional))])
     return model(batch)
 

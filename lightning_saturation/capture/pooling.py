@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Layout(NamedTuple):
     unbatched: int = 1
 
 
-def check_pooling(pooling: str) -> Pooling:
+def check_pooling(pooling: Any) -> Pooling:
     """Return ``pooling`` if it is one of the known ones, else raise a ``ValueError``."""
     for known in get_args(Pooling):
         if pooling == known:

@@ -1,4 +1,4 @@
-"""What a network makes of a fixed set of samples, kept."""
+"""A network's outputs for a fixed set of samples, kept."""
 
 from __future__ import annotations
 

@@ -9,14 +9,9 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torchmetrics import Metric
 
+from lightning_saturation.capture.kinds import guessed, holds_its_layers, kind_of
 from lightning_saturation.capture.pooling import Layout
 
-_CONVOLUTIONS = {
-    1: (nn.Conv1d, nn.ConvTranspose1d),
-    2: (nn.Conv2d, nn.ConvTranspose2d),
-    3: (nn.Conv3d, nn.ConvTranspose3d),
-}
-_TRACKED = (nn.Linear, *(kind for kinds in _CONVOLUTIONS.values() for kind in kinds), nn.RNNBase, nn.MultiheadAttention)
 # Wrappers put these into the names of everything below them.
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
@@ -26,18 +21,20 @@ def select_layers(
 ) -> dict[str, nn.Module]:
     """Return the layers of ``model`` to track by name, in the order of ``named_modules()``.
 
-    By default these are all linear, convolutional (1–3d, transposed too), recurrent and multi-head attention layers.
-    ``layers`` picks instead: an exact name picks any module, a glob such as ``"encoder.*"`` picks layers of these types
-    and embeddings below it or, if there are none of them, every module that it matches. ``exclude`` takes names or
-    globs out again, with everything below them. Names are those of ``named_modules()`` without what ``torch.compile``,
-    FSDP and checkpoint wrappers add; a model that is itself one layer is called by its class. Layers inside a
-    multi-head attention, whose hooks never fire, and inside a ``torchmetrics.Metric`` are not offered.
+    By default these are all linear, convolutional (1–3d, transposed too), recurrent and multi-head attention layers,
+    recurrent cells, the ``Conv1D`` of transformers, the layers of PyG, experts and routers of mixtures, and what
+    :func:`register_layer` adds. ``layers`` picks instead: an exact name picks any module, a glob such as
+    ``"encoder.*"`` picks layers of these types and embeddings below it or, if there are none of them, every module that
+    it matches. ``exclude`` takes names or globs out again, with everything below them. Names are those of
+    ``named_modules()`` without what ``torch.compile``, FSDP and checkpoint wrappers add; a model that is itself one
+    layer is called by its class. Layers inside a multi-head attention, whose hooks never fire, inside a graph
+    convolution and inside a ``torchmetrics.Metric`` are not offered.
 
-    Raises ``ValueError`` for a name or glob without a match, with the near misses, and when nothing is left.
+    Raises ``ValueError`` for a name or glob without a match, with similar names, and when nothing is left.
     """
-    modules = dict(_named_modules(model))
+    modules = dict(offered_modules(model))
     if layers is None:
-        chosen = {name for name, module in modules.items() if isinstance(module, _TRACKED)}
+        chosen = {name for name, module in modules.items() if (kind := kind_of(module)) is not None and kind.by_default}
     else:
         chosen = {name for pattern in _patterns(layers, "layers") for name in _match(pattern, modules, "layers")}
     for pattern in _patterns(exclude, "exclude"):
@@ -47,39 +44,28 @@ def select_layers(
         kinds = sorted({type(module).__name__ for module in modules.values()})
         raise ValueError(
             "Expected a model with linear, convolutional, recurrent or attention layers after `layers` and `exclude`,"
-            f" got none among modules of the types {kinds}. Name others with `layers`."
+            f" got none among modules of the types {kinds}. Name others with `layers`, or tell of their types with"
+            " `register_layer`."
         )
     return {name: module for name, module in modules.items() if name in chosen}
 
 
 def layout_of(module: nn.Module, dimensions: int) -> Layout:
-    """Return the layout of the output of ``module`` when it has so many ``dimensions``.
-
-    Modules of other types are taken as channels-first from four dimensions on (images), else as features-last.
-    """
-    for rank, kinds in _CONVOLUTIONS.items():
-        if isinstance(module, kinds):
-            return Layout(features=-(rank + 1), unbatched=rank + 1)
-    if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
-        return Layout(batch=0 if module.batch_first else 1, unbatched=2)
-    if isinstance(module, nn.Linear | nn.Embedding) or dimensions < 4:
-        return Layout()
-    return Layout(features=1 - dimensions)
+    """Return the layout of the output of ``module`` when it has so many ``dimensions``."""
+    return (kind_of(module) or guessed(dimensions)).layout(module, dimensions)
 
 
 def width_of(module: nn.Module) -> int | None:
     """Return the number of features that ``module`` says it puts out, or None where it does not say."""
-    if isinstance(module, nn.Linear):
-        return module.out_features
-    if isinstance(module, _TRACKED) and not isinstance(module, nn.RNNBase | nn.MultiheadAttention):
-        return int(module.out_channels)  # type: ignore[arg-type]
-    return None
+    kind = kind_of(module)
+    return None if kind is None else kind.width_of(module)
 
 
-def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def offered_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules of ``model`` that can be tracked, by the names that they have here."""
     hidden: set[int] = set()
     for name, module in model.named_modules():
-        if id(module) in hidden or isinstance(module, nn.MultiheadAttention | Metric):
+        if id(module) in hidden or isinstance(module, Metric) or holds_its_layers(module):
             hidden.update(map(id, module.children()))
         if id(module) in hidden or isinstance(module, Metric):
             continue
@@ -108,5 +94,5 @@ def _match(pattern: str, modules: dict[str, nn.Module], argument: str, *, every:
         near = get_close_matches(pattern, modules, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"there are {list(modules)[:10]} and more."
         raise ValueError(f"Expected `{argument}` to name modules of the model, but nothing matches {pattern!r}; {hint}")
-    supported = [name for name in matched if isinstance(modules[name], (*_TRACKED, nn.Embedding))]
+    supported = [name for name in matched if kind_of(modules[name]) is not None]
     return matched if every or not supported else supported

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ class LayerWindow(ABC):
         self.batches: int | None = None
         """How many batches the window will have, where that is known."""
         self._last: str | None = None  # that ran in this batch
-        self._troubled: set[str] = set()
+        self._troubled: set[tuple[str, str, str]] = set()
 
     @property
     def is_empty(self) -> bool:
@@ -53,9 +54,10 @@ class LayerWindow(ABC):
             self.trouble(name, error)
 
     def trouble(self, name: str, error: Exception) -> None:
-        """Warn, once a layer, that some of its outputs are left out."""
-        if name not in self._troubled:
-            self._troubled.add(name)
+        """Warn, once a layer and cause, that some of its outputs are left out."""
+        cause = (name, type(error).__name__, re.sub(r"\d+", "#", str(error)))
+        if cause not in self._troubled:
+            self._troubled.add(cause)
             warnings.warn(f"Some outputs of layer {name!r} are left out of its {self.quantity}: {error}", stacklevel=2)
 
     def reset(self) -> None:

@@ -51,7 +51,7 @@ class Compression:
         self._originals = originals
 
     def __call__(self) -> None:
-        """Put the original layers back; once is enough, twice does no harm."""
+        """Put the original layers back; a second call does nothing."""
         while self._originals:
             parent, name, module = self._originals.pop()
             setattr(parent, name, module)
@@ -79,7 +79,7 @@ def compress(
     max_batches: int | None = None,
     device: torch.device | str | None = None,
 ) -> Compression:
-    """Replace layers of ``model`` by two thinner ones each, and return what changed, which called undoes it.
+    """Replace layers of ``model`` by two thinner ones each, and return what changed; call it to undo that.
 
     A linear or convolutional layer's output is restricted to the directions that it uses on ``batches``: into these
     directions and back, ``W x ≈ decode (encode W) x``, the first of the two with the layer's kernel, stride and
@@ -98,7 +98,7 @@ def compress(
         reference: a network with layers of the same names, such as one trained from another seed; None takes the
             model's own output instead.
         layers: names or globs, None for all; see :func:`select_layers`.
-        exclude: names or globs to leave alone; the output layer is a good candidate.
+        exclude: names or globs to leave alone, such as the output layer.
         max_batches: batches to use.
         device: where to run.
 

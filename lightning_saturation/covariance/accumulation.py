@@ -52,4 +52,15 @@ def accumulation(
     rows = isinstance(max_samples, int) and not isinstance(max_samples, bool) and max_samples >= 2
     if not (max_samples in ("auto", None) or rows):
         raise ValueError(f"Expected `max_samples` to be 'auto', None or at least 2 rows, got {max_samples!r}.")
-    return Accumulation(covariance, max_samples, None if state_device is None else torch.device(state_device))
+    return Accumulation(covariance, max_samples, None if state_device is None else _device(state_device))
+
+
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, or not on this machine
+        raise ValueError(f"Expected `state_device` to be a device of this machine, got {name!r}. {error}") from error
+    if device.type == "meta":
+        raise ValueError(f"Expected `state_device` to be a device that holds numbers, got {name!r}.")
+    return device

@@ -44,6 +44,8 @@ def eigenvalues_over_ranks(moments: Mapping[str, Moments], *, group: Any = None)
 def _solve_together(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
     """Return the eigenvalues of narrow layers on a GPU, which solves many at once; {} where one of them fails."""
     narrow = {name: m for name, m in moments.items() if m.mean.is_cuda and len(m.mean) < _NARROW}
+    if not narrow:
+        return {}
     try:
         return dict(zip(narrow, eigenvalues_together([covariance(m) for m in narrow.values()]), strict=True))
     except (ValueError, RuntimeError):

@@ -34,7 +34,7 @@ class ShiftedSums(NamedTuple):
 
 def empty_sums(features: int, *, device: torch.device | str | None = None) -> ShiftedSums:
     """Return the ``ShiftedSums`` of no rows."""
-    # A tensor born in inference mode could not be updated outside of it, and Lightning validates in inference mode.
+    # A tensor allocated in inference mode could not be updated outside it, and Lightning validates in inference mode.
     with torch.inference_mode(False):
         return ShiftedSums(
             samples=torch.zeros((), dtype=torch.int64, device=device),

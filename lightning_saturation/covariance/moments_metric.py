@@ -47,7 +47,7 @@ class MomentsMetric(StateMetric):
             self._set_sums(empty_sums(x.shape[1], device=home))
             self.skipped = self.skipped.to(home)  # a count on another device would wait for this one at every update
         elif self.products.is_inference() and not torch.is_inference_mode_enabled():
-            # What torchmetrics restores or merges in inference mode could not be added to in place outside of it.
+            # What torchmetrics restores or merges in inference mode could not be added to in place outside it.
             self._set_sums(ShiftedSums(*(tensor.clone() for tensor in self._sums)))
         self.skipped = self.skipped + add_rows(self._sums, x, weight=weight)
 

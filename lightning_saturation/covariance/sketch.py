@@ -61,7 +61,7 @@ def empty_sketch(features: int, *, size: int | None = None, device: torch.device
     size = sketch_size(features) if size is None else size
     if size < 1:
         raise ValueError(f"Expected a sketch `size` of at least 1 row, got {size}.")
-    with torch.inference_mode(False):  # what inference mode creates could not be updated outside of it
+    with torch.inference_mode(False):  # what is allocated in inference mode could not be updated outside it
         zero = torch.zeros((), dtype=torch.float64, device=device)
         return Sketch(
             samples=torch.zeros((), dtype=torch.int64, device=device),

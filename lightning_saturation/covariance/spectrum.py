@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_saturation.arguments import check_share
 from lightning_saturation.shapes import Float
 
 
@@ -15,11 +17,9 @@ def _variances(eigenvalues: Tensor) -> Tensor:
     return eigenvalues.double().clamp(min=0).sort(descending=True).values
 
 
-def check_delta(delta: float) -> float:
-    """Return ``delta`` if it is an explained-variance threshold in (0, 1], else raise a ``ValueError``."""
-    if not 0.0 < delta <= 1.0:
-        raise ValueError(f"Expected `delta` in (0, 1], got {delta}.")
-    return delta
+def check_delta(delta: Any) -> float:
+    """Return ``delta`` if it is a number in (0, 1], else raise a ``ValueError`` or ``TypeError``."""
+    return check_share("delta", delta)
 
 
 def intrinsic_dimension(eigenvalues: Float[Tensor, " features"], *, delta: float = 0.99) -> int:

@@ -38,7 +38,7 @@ class DimensionOptions:
 
 
 def layer_dimension(rows: Tensor, labels: Tensor, options: DimensionOptions) -> LayerDimension:
-    """Return the dimensions of ``rows`` (samples, features); what cannot be told is NaN and said in ``note``."""
+    """Return the dimensions of ``rows`` (samples, features); what cannot be estimated is NaN, and ``note`` says why."""
     rows = rows.detach().to(accumulation_device(rows.device))
     finite = rows.isfinite().all(dim=1)
     skipped = int((~finite).sum())

@@ -53,7 +53,7 @@ def measure_dimension(
             where the rows of all layers together exceed ``max_bytes``, and it is by their order that samples are kept.
         layers: names or globs to measure, None for all linear, convolutional, recurrent and attention layers.
         exclude: names or globs to leave out.
-        output_layers: names or globs that ``last_hidden`` looks past, None for the last layer to run.
+        output_layers: names or globs that ``last_hidden`` skips, None for the last layer to run.
         per_class: also give the dimension of the samples of each class alone; needs labels, one integer a sample.
         samples: how many samples are kept, a uniform choice among all, the same for all layers. TwoNN compares each
             with each, so time grows with the square.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_saturation.arguments import check_count
+from lightning_saturation.arguments import check_count, check_flag, check_patterns
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.tracker import LayerTracker
@@ -20,9 +20,8 @@ from lightning_saturation.dimension.report import INPUT, DimensionReport
 from lightning_saturation.dimension.row_window import RowWindow
 from lightning_saturation.dimension.two_nn_law import FEWEST
 from lightning_saturation.loggers.write import write_figure, write_table
+from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
-from lightning_saturation.training.monitor import Measured
-from lightning_saturation.training.progress import data_parallel_group
 
 
 class DimensionMonitor(LayerMonitor[RowWindow]):
@@ -37,7 +36,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
     Args:
         layers: names or globs of ``named_modules()``, None for all linear, convolutional, recurrent and attention ones.
         exclude: names or globs to leave out.
-        output_layers: names or globs that ``last_hidden`` looks past, None for the last layer to run.
+        output_layers: names or globs that ``last_hidden`` skips, None for the last layer to run.
         per_class: also give the dimension of each class alone; needs batches of inputs and integer labels.
         samples: how many samples are kept over an epoch and all ranks, chosen uniformly, the same for all layers.
         pooling: how an output becomes a row; ``"flatten"``, the whole representation, is what the source measures.
@@ -80,9 +79,11 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
         self.max_bytes = check_count("max_bytes", max_bytes)
         self.seed = check_count("seed", seed, least=0)
-        self.layers, self.exclude, self.output_layers = layers, exclude, output_layers
+        self.layers = check_patterns("layers", layers)
+        self.exclude = check_patterns("exclude", exclude, optional=False)
+        self.output_layers = check_patterns("output_layers", output_layers)
         self.pooling = check_pooling(pooling)
-        self._options = DimensionOptions(delta, discard, estimator, per_class, seed=seed)
+        self._options = DimensionOptions(delta, discard, estimator, check_flag("per_class", per_class), seed=seed)
         self._warned: set[str] = set()
 
     @property
@@ -127,7 +128,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         # Which stages are watched and which epochs are due is the same on all ranks; what they saw may not be.
         if window is None or not self._is_due(trainer, epoch):
             return None
-        layers = window.dimensions(self._options, group=data_parallel_group(trainer))
+        layers = window.dimensions(self._options, group=self._group)
         if trainer.is_global_zero:
             self._warn_about(window.refused)
         if not layers:

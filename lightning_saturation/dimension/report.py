@@ -59,7 +59,7 @@ class DimensionReport:
     """TwoNN and PCA dimension of the data in every layer, layers in the order in which they run, the input first.
 
     ``baseline`` holds the same layers of the network with random weights, where that was asked for. ``output_layers``
-    are those that :attr:`last_hidden` looks past. A ``partial`` window was cut short (a stopped or resumed epoch).
+    are those that :attr:`last_hidden` skips. A ``partial`` window was cut short (a stopped or resumed epoch).
 
     Source: Ansuini et al., *Intrinsic dimension of data representations in deep neural networks*, 2019.
     """
@@ -156,4 +156,6 @@ class DimensionReport:
 
 def _layer(state: dict[str, Any]) -> LayerDimension:
     known = {f.name: state[f.name] for f in fields(LayerDimension) if f.name in state}
-    return LayerDimension(**{"features": 0, "samples": 0, **known})
+    if "classes" in known:
+        known["classes"] = {label: d for label, d in known["classes"].items() if isinstance(d, int | float)}
+    return LayerDimension(**{**dict.fromkeys(("features", "samples", "duplicates", "skipped"), math.nan), **known})

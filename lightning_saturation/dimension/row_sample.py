@@ -100,7 +100,7 @@ class RowSample:
 
 
 def merge_samples(local: Sampled | None, size: int, *, group: Any = None) -> Sampled | None:
-    """Return the ``size`` rows with the smallest keys over all ranks, None where nobody has any; a collective call."""
+    """Return the ``size`` rows with the smallest keys over all ranks, None where no rank has any; a collective call."""
     if not is_distributed(group):
         return local
     home = wire_device(group) if local is None else local.rows.device

@@ -20,7 +20,7 @@ from lightning_saturation.dimension.row_sample import RowSample, Sampled, merge_
 class RowWindow(LayerWindow):
     """A uniform sample of ``samples`` rows of each of the layers called ``names``, the same samples for all of them.
 
-    Layers whose rows would not fit into ``max_bytes`` any more are ``refused``: they are named there and hold nothing.
+    Layers whose rows do not fit into the rest of ``max_bytes`` are ``refused``: they are named there and hold nothing.
     ``labels`` are those of the batch that is running, if any.
     """
 

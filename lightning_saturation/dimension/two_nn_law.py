@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from scipy.special import gammaincinv, ndtri
 from torch import Tensor
 
+from lightning_saturation.arguments import check_share
 from lightning_saturation.shapes import Float
 
 FEWEST = 5  # points with two distinct neighbours; an estimate from fewer has an error as large as itself
@@ -43,14 +44,12 @@ class TwoNNEstimate(NamedTuple):
         return self.dimension > math.log2(max(self.points, 2))
 
 
-def check_options(discard: float, estimator: str, confidence: float = 0.95) -> None:
+def check_options(discard: Any, estimator: Any, confidence: Any = 0.95) -> None:
     """Raise a ``ValueError`` for an option that no estimate can be made with."""
-    if not 0.0 <= discard < 1.0:
-        raise ValueError(f"Expected `discard` in [0, 1), got {discard}.")
+    check_share("discard", discard, zero=True, one=False)
     if estimator not in ("fit", "mle"):
         raise ValueError(f"Expected `estimator` to be 'fit' or 'mle', got {estimator!r}.")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"Expected `confidence` in (0, 1), got {confidence}.")
+    check_share("confidence", confidence, one=False)
 
 
 def estimate_from_nearest(

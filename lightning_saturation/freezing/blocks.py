@@ -96,7 +96,7 @@ class Freezer:
             for parameter in block.parameters:
                 self._learned.append((parameter, parameter.requires_grad))
                 parameter.requires_grad_(False)
-                # Optimizers skip what has no gradient: no momentum, no weight decay moves it any more.
+                # Optimizers skip what has no gradient: neither momentum nor weight decay moves it.
                 parameter.grad = None
             self._modes += [(module, module.training) for module in block.modules.values() if _counts(module)]
         self.hold()

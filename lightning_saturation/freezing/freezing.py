@@ -10,15 +10,17 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_saturation.arguments import check_count, check_name, check_share
-from lightning_saturation.covariance.ranks import gather, together
+from lightning_saturation.arguments import check_count, check_name, check_patterns, check_share
+from lightning_saturation.covariance.ranks import LOCAL, gather
 from lightning_saturation.freezing.blocks import Block, Freezer, find_blocks
 from lightning_saturation.saturation.monitor import SaturationMonitor
 from lightning_saturation.saturation.report.series import saturation_series
 from lightning_saturation.similarity.monitor import SimilarityMonitor
 from lightning_saturation.stopping.plateau import projected_change
-from lightning_saturation.training.monitor import Measured, Monitor
-from lightning_saturation.training.progress import data_parallel_group, fraction_done
+from lightning_saturation.training.handover import HandedBack
+from lightning_saturation.training.instrument import Measured
+from lightning_saturation.training.monitor import Monitor
+from lightning_saturation.training.progress import fraction_done
 
 # A share of training is reached although its sum of batches is a rounding error short of it.
 _ROUNDING = 1e-9
@@ -29,22 +31,22 @@ class FreezeTraining(Monitor):
 
     Frozen parameters need no gradient, so that backward passes end above them; optimizers leave them and their own
     state alone, weight decay included; batch norm statistics in frozen blocks stand still and are used instead of the
-    batch's. Progress survives a checkpoint. Works on one device and under DDP, whose reducer is built anew at each
+    batch's. Progress survives a checkpoint. Works on one device and under DDP, whose reducer is rebuilt at each
     freeze; other strategies are an error. What is frozen stays so after training, until ``unfreeze()``.
 
     Logs ``{name}/layers`` (blocks that stand still) and ``{name}/parameters`` at the end of every epoch.
 
     Args:
         schedule: ``"linear"`` freezes block i of L at share i / L of training (``until`` stretches or squeezes this);
-            ``"converged"`` freezes the lowest learning block when the monitor called ``monitor`` says that it has come
-            to rest: similarity to the window before of at least 1 − ``tolerance`` for a :class:`SimilarityMonitor`, a
+            ``"converged"`` freezes the lowest learning block when the monitor called ``monitor`` says that it has
+            settled: similarity to the window before of at least 1 − ``tolerance`` for a :class:`SimilarityMonitor`, a
             projected change below ``tolerance`` for a :class:`SaturationMonitor`, ``patience`` windows in a row.
         blocks: names or globs (or several of them) of what freezes together, input first, such as residual blocks:
             ``["conv1", "layer1.*", "layer2.*", "fc"]``. None makes a block of every layer and the normalisation that
             follows it, in the order in which modules are declared. The last one never freezes.
         until: share of training at which the last block would freeze under ``"linear"``.
         monitor: ``name`` of the monitor that ``"converged"`` watches.
-        tolerance: largest change that counts as rest, in (0, 1).
+        tolerance: largest change that counts as settled, in (0, 1).
         patience: windows in a row.
         window: windows that a projection rests on.
         name: first part of the keys.
@@ -74,14 +76,17 @@ class FreezeTraining(Monitor):
         self.tolerance = check_share("tolerance", tolerance, one=False)
         self.patience = check_count("patience", patience)
         self.window = check_count("window", window, least=3)
-        self.schedule, self.blocks, self.monitor = schedule, blocks, check_name(monitor)
-        self.history: list[tuple[int, int]] = []
-        """Step and number of frozen blocks, one entry for each freeze."""
+        self.schedule, self.blocks, self.monitor = schedule, _checked(blocks), check_name(monitor, "monitor")
+        self.meets_in_batches = schedule == "linear"
+        self.history = []
         self._freezer: Freezer | None = None
         self._frozen_before = 0
         self._calm = 0
         self._seen = 0
         self._released = False
+
+    history: list[tuple[int, int]] = HandedBack()  # type: ignore[assignment]
+    """Step and number of frozen blocks, one entry for each freeze."""
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -90,7 +95,7 @@ class FreezeTraining(Monitor):
         return () if freezer is None else tuple(n for block in freezer.blocks[: freezer.count] for n in block.modules)
 
     def unfreeze(self) -> None:
-        """Let everything learn again that did before; nothing freezes any more in the current fit.
+        """Let everything learn again that did before; nothing freezes again in the current fit.
 
         Under DDP call it after training only: the reducer has no place for parameters that learn again.
         """
@@ -121,8 +126,8 @@ class FreezeTraining(Monitor):
             self._source(trainer)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up where a checkpoint left off."""
-        if not self._resumed:
+        """Continue from the checkpoint, where there is one."""
+        if self._anew and not self._resumed:
             self.history, self._calm, self._seen, self._frozen_before = [], 0, 0, 0
         self._freeze(trainer, self._frozen_before)
 
@@ -131,10 +136,9 @@ class FreezeTraining(Monitor):
         freezer = self._freezer
         if freezer is None or self._released or stage != "train":
             return
-        due = self._due(trainer, len(freezer.blocks)) if self.schedule == "linear" else 0
-        if due > freezer.count:
-            with together(data_parallel_group(trainer)):
-                self._freeze(trainer, due)
+        if self.schedule == "linear":
+            epochs = trainer.current_epoch + trainer.fit_loop.batch_idx / trainer.num_training_batches
+            self._freeze(trainer, self._due(trainer, len(freezer.blocks), epochs))
         freezer.hold()
 
     def _measure(
@@ -157,18 +161,19 @@ class FreezeTraining(Monitor):
         self._seen = state.get("seen", 0)
         self.history = [(int(step), int(count)) for step, count in state.get("history", ())]
 
-    def _due(self, trainer: Trainer, blocks: int) -> int:
-        """Return how many blocks the linear schedule has frozen by now; it ends with one that learns."""
-        epochs, batches = trainer.max_epochs, trainer.num_training_batches
+    def _due(self, trainer: Trainer, blocks: int, epochs: float) -> int:
+        """Return how many blocks the linear schedule has frozen after ``epochs``; it ends with one that learns."""
         done = 0.0
-        if epochs is not None and epochs > 0 and batches:
-            done = (trainer.current_epoch + trainer.fit_loop.batch_idx / batches) / epochs
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            done = epochs / trainer.max_epochs
         if trainer.max_steps > 0:
             done = max(done, trainer.global_step / trainer.max_steps)
         return min(int(done / self.until * blocks + _ROUNDING), blocks - 1)
 
     def _freeze(self, trainer: Trainer, count: int) -> None:
         freezer = self._freezer
+        if trainer.world_size > 1 and self._group == LOCAL:
+            return  # ranks that do not wait for each other cannot build a reducer together
         if freezer is None or self._released or not freezer.freeze(min(count, len(freezer.blocks) - 1)):
             return
         if not self.history or self.history[-1][1] < freezer.count:
@@ -188,7 +193,7 @@ class FreezeTraining(Monitor):
         watched = [series[name] for name in freezer.blocks[freezer.count].layers if name in series]
         # A block without a watched layer goes with the one below it.
         self._calm = self._calm + 1 if all(self._at_rest(values, source) for values in watched) else 0
-        if all(gather(self._calm >= self.patience, data_parallel_group(trainer))):
+        if all(gather(self._calm >= self.patience, self._group)):
             self._calm = 0
             self._freeze(trainer, freezer.count + 1)
 
@@ -208,6 +213,14 @@ class FreezeTraining(Monitor):
         )
 
 
+def _checked(blocks: Any) -> Any:
+    if blocks is None:
+        return None
+    if isinstance(blocks, str) or not isinstance(blocks, Sequence):
+        raise TypeError(f"Expected `blocks` to be a list of names or globs, or of lists of them, got {blocks!r}.")
+    return [check_patterns("blocks", block, optional=False) for block in blocks]
+
+
 def _saturations(source: SaturationMonitor, blocks: Sequence[Block]) -> dict[str, list[float]]:
     stage = source.stages[0]
     layers = [name for block in blocks for name in block.layers]
@@ -215,7 +228,7 @@ def _saturations(source: SaturationMonitor, blocks: Sequence[Block]) -> dict[str
 
 
 def _rebuild_reducer(trainer: Trainer) -> None:
-    """Wrap the model anew: DDP's reducer waits for a gradient of every parameter that learned when it was built."""
+    """Wrap the model again: DDP's reducer waits for a gradient of every parameter that learned when it was built."""
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy) and isinstance(wrapped := strategy.model, DistributedDataParallel):
         strategy.model = wrapped.module

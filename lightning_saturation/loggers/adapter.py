@@ -18,7 +18,7 @@ class Sink:
     """A logger as we use it: scalars are passed on, the rest is left out unless a subclass knows how to write it.
 
     ``step`` is what the logger stores, so it must count as the Trainer's own scalars do. ``draws`` says whether
-    figures are worth being drawn, ``charts`` whether lines are.
+    the logger shows figures, ``charts`` whether it shows lines.
     """
 
     draws: ClassVar[bool] = False

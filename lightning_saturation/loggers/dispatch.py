@@ -13,7 +13,7 @@ from lightning_saturation.loggers.adapter import Sink
 def sink_for(logger: Any) -> Sink:
     """Return the sink that knows ``logger`` best.
 
-    Loggers are told by the names of their classes, because ``lightning.pytorch`` and ``pytorch_lightning`` hold two
+    Loggers are known by the names of their classes, because ``lightning.pytorch`` and ``pytorch_lightning`` hold two
     unrelated classes of each name; anything that draws pictures as a TensorBoard writer does is taken for one.
     """
     names = {cls.__name__ for cls in type(logger).__mro__}

@@ -27,8 +27,7 @@ def to_csv(records: Sequence[Record]) -> str:
     """Return the records as CSV text with a header; missing values are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns(records))
-    writer.writerows(rows(records))
+    writer.writerows([[_inert(cell) for cell in row] for row in [columns(records), *rows(records)]])
     return text.getvalue()
 
 
@@ -48,6 +47,11 @@ def fit(records: Sequence[Record], most: int) -> list[Record]:
         return [{**record, "thinned": f"{most} of {len(records)} rows"} for record in thin(records, most)]
     kept = thin(list(windows.values()), most // largest)
     return [{**record, "thinned": f"{len(kept)} of {len(windows)} windows"} for window in kept for record in window]
+
+
+def _inert(cell: Any) -> Any:
+    """Return ``cell`` so that a spreadsheet does not take a layer's name for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def _plain(value: Any) -> Any:

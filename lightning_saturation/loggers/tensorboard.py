@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_saturation.drawing.pixels import pixels
 from lightning_saturation.loggers import tabular
@@ -31,8 +32,7 @@ class TensorBoardSink(Sink):
         """Write the records as a Markdown table."""
         kept = tabular.fit(records, MOST_ROWS)
         head = tabular.columns(kept)
-        cells = [["" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
-                 for row in tabular.rows(kept)]  # fmt: skip
+        cells = [[_cell(value) for value in row] for row in tabular.rows(kept)]
         lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *cells]]
         self.logger.experiment.add_text(key, "\n".join(lines), step)
 
@@ -44,3 +44,11 @@ class TensorBoardSink(Sink):
     def histogram(self, key: str, values: Tensor, *, step: int) -> None:
         """Write the values as a histogram."""
         self.logger.experiment.add_histogram(key, values, step)
+
+
+def _cell(value: Any) -> str:
+    """Return ``value`` as text that neither ends a cell nor is taken for HTML."""
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else html.escape(str(value), quote=False)
+    return " ".join(text.replace("|", "\\|").split())

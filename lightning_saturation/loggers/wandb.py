@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_ROWS = 10_000
-"""A ``wandb.Table`` drops the rows beyond this without a word."""
+"""A ``wandb.Table`` silently drops the rows beyond this."""
 
 
 class WandbSink(Sink):

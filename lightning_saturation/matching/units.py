@@ -62,7 +62,7 @@ def match_units(
 ) -> Matching:
     """Return which unit of ``y`` goes with which unit of ``x``, given their ``correlation``.
 
-    ``"bipartite"`` is the one-to-one assignment with the largest sum of correlations (needs SciPy); ``"semi"`` gives
+    ``"bipartite"`` is the one-to-one assignment with the largest sum of correlations; ``"semi"`` gives
     every unit its best partner, in both directions. ``exclude_self`` keeps a unit from being its own partner, for a
     correlation within one network. Raises ``ValueError`` for another method, NaN, or ``exclude_self`` of a matrix that
     is not square.

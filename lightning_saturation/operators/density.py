@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_saturation.arguments import check_count
 from lightning_saturation.operators.arpack import largest_eigenpairs
 from lightning_saturation.operators.chebyshev import chebyshev_moments, cumulative_counts
 from lightning_saturation.operators.histogram import Histogram
@@ -172,13 +173,14 @@ def _edges(largest: Tensor, bins: int) -> Tensor:
     return torch.linspace(0, top if top > 0 else 1.0, bins + 1, dtype=torch.float64)
 
 
-def check_options(*, method: str = "auto", seconds: float | None = None, **counts: int | None) -> None:
+def check_options(*, method: Any = "auto", seconds: Any = None, **counts: Any) -> None:
     """Raise a ``ValueError`` for an option of :func:`eigenvalue_histogram` that is out of range for any operator."""
     least = {"spikes": 0, "degree": 2, "seed": 0}
     for name, value in counts.items():
-        if value is not None and value < least.get(name, 1):
-            raise ValueError(f"Expected `{name}` to be at least {least.get(name, 1)}, got {value}.")
+        check_count(name, value, least=least.get(name, 1), optional=True)
     if method not in ("auto", "exact", "stochastic"):
         raise ValueError(f"Expected `method` 'auto', 'exact' or 'stochastic', got {method!r}.")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | None):
+        raise TypeError(f"Expected `seconds` to be a number or None, got {seconds!r}.")
     if seconds is not None and not seconds > 0:
         raise ValueError(f"Expected `seconds` > 0 or None, got {seconds}.")

@@ -11,15 +11,16 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_saturation.arguments import check_count
+from lightning_saturation.arguments import check_count, check_flag, check_patterns
 from lightning_saturation.capture.input_shapes import InputShapes
 from lightning_saturation.loggers.write import write_figure, write_table
 from lightning_saturation.operators.density import check_options
 from lightning_saturation.operators.measure import operator_layers, spectra_over_ranks
 from lightning_saturation.operators.plots import evolution_figure, histogram_figure, norms_figure
 from lightning_saturation.operators.report import SpectrumReport
-from lightning_saturation.training.monitor import Measured, Monitor
-from lightning_saturation.training.progress import data_parallel_group, learning_rates
+from lightning_saturation.training.instrument import Measured
+from lightning_saturation.training.monitor import Monitor
+from lightning_saturation.training.progress import learning_rates
 
 _QUANTITIES = ("largest_eigenvalue", "stable_rank", "decay_exponent")
 _MOST_STRIPS = 6
@@ -78,11 +79,12 @@ class SpectrumMonitor(Monitor):
             "seed": check_count("seed", seed, least=0),
         }
         check_options(seconds=seconds, **self._options)
-        self.layers = layers
-        self.exclude = exclude
+        self.layers = check_patterns("layers", layers)
+        self.exclude = check_patterns("exclude", exclude, optional=False)
         self.seconds = seconds
-        self.progress = progress
+        self.progress = check_flag("progress", progress)
         self._watched: InputShapes | None = None
+        self._warned: set[tuple[str, str]] = set()
         self._shapes: dict[str, set[tuple[int, ...]]] = {}
 
     @property
@@ -103,14 +105,10 @@ class SpectrumMonitor(Monitor):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Measure the untrained network, between the first forward pass and the first change of a weight."""
-        if self._watched is None:
-            return
         with self._guard("watch a batch"):
             self._look_away()
         if trainer.global_step == 0 and not self._reports:
-            measured = self._close(trainer, pl_module, "train", epoch=-1, partial=False)
-            if measured is not None:
-                self._log(trainer, None, measured, inside_batch=True)
+            self._close(trainer, pl_module, "train", inside_batch=True, before_training=True)
 
     def _look_away(self) -> None:
         watched, self._watched = self._watched, None
@@ -134,12 +132,11 @@ class SpectrumMonitor(Monitor):
             self._options,
             seconds=self.seconds,
             progress=self.progress,
-            group=data_parallel_group(trainer),
+            group=self._group,
         )
         report = replace(report, epoch=done, step=trainer.global_step, learning_rates=learning_rates(trainer))
-        if not self._reports and report.missing and trainer.is_global_zero:
-            reasons = "; ".join(f"{layer}: {reason}" for layer, reason in report.missing.items())
-            warnings.warn(f"No spectrum of these layers: {reasons}", stacklevel=2)
+        if trainer.is_global_zero:
+            self._warn_about(report.missing)
         values = {
             f"{self.name}/{quantity}/{record['layer'].replace('/', '_')}": float(record[quantity])
             for record in report.to_records()
@@ -147,6 +144,14 @@ class SpectrumMonitor(Monitor):
             if record[quantity] is not None
         }
         return Measured(report, values)
+
+    def _warn_about(self, missing: Mapping[str, str]) -> None:
+        """Warn of layers without a spectrum, once for each reason."""
+        new = {layer: reason for layer, reason in missing.items() if (layer, reason) not in self._warned}
+        self._warned.update(new.items())
+        if new:
+            reasons = "; ".join(f"{layer}: {reason}" for layer, reason in new.items())
+            warnings.warn(f"No spectrum of these layers: {reasons}", stacklevel=2)
 
     def _write_window(self, trainer: Trainer, measured: Measured, step: int) -> None:
         if measured.report.layers:

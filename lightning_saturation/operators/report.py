@@ -56,6 +56,8 @@ class SpectrumReport:
     def from_state(cls, state: dict[str, Any]) -> SpectrumReport:
         """Return the report that ``to_state`` described; fields that this version does not know are left out."""
         known = {f.name: state[f.name] for f in fields(cls) if f.name in state}
+        for key, kind in (("missing", str), ("input_shapes", list | tuple)):
+            known[key] = {name: value for name, value in known.get(key, {}).items() if isinstance(value, kind)}
         names = {f.name for f in fields(Histogram)}
         layers = {
             name: Histogram(**{key: value for key, value in numbers.items() if key in names})

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightning_saturation.drawing.replacing import replacing
 from lightning_saturation.loggers.tabular import to_csv
 from lightning_saturation.saturation.plots.overview import overview_figure
 from lightning_saturation.saturation.report.report import SaturationReport
@@ -23,7 +24,7 @@ def save_reports(
 
     The CSV file has one row per stage, window and layer; the JSON file holds the same by window, with the averages,
     and the diagnosis of each stage; the picture is the profile beside the heatmap. The folder is made where needed,
-    files of an earlier call are replaced, and nothing is written where no report has a layer.
+    files of an earlier call are replaced by whole ones, and nothing is written where no report has a layer.
     """
     reports = [report for report in reports if report.layers]
     if not reports:
@@ -31,13 +32,16 @@ def save_reports(
     folder = Path(save_dir)
     folder.mkdir(parents=True, exist_ok=True)
     table, document, picture = (folder / f"{name}.{extension}" for extension in ("csv", "json", "png"))
-    table.write_text(to_csv([record for report in reports for record in report.to_records()]), encoding="utf-8")
+    with replacing(table) as path:
+        path.write_text(to_csv([record for report in reports for record in report.to_records()]), encoding="utf-8")
     content = {
         "windows": [_window(report) for report in reports],
         "diagnosis": {stage: _diagnosis(same) for stage, same in by_stage(reports).items()},
     }
-    document.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    overview_figure(reports).savefig(picture, dpi=150)
+    with replacing(document) as path:
+        path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    with replacing(picture) as path:
+        overview_figure(reports).savefig(path, dpi=150, format="png")
     return [table, document, picture]
 
 

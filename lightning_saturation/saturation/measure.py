@@ -75,5 +75,8 @@ def measure_saturation(
         layer_statistics = window.statistics(delta=delta, group=group)
     tracker.warn_about_missing(list(layer_statistics))
     return SaturationReport(
-        layers=layer_statistics, delta=delta, output_layers=choose_output_layers(list(layer_statistics), output_layers)
+        layers=layer_statistics,
+        delta=delta,
+        output_layers=choose_output_layers(list(layer_statistics), output_layers),
+        coverage=tracker.coverage(list(layer_statistics)),
     )

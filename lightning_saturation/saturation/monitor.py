@@ -10,22 +10,22 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_saturation.arguments import check_folder
+from lightning_saturation.arguments import check_flag, check_folder, check_patterns
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
-from lightning_saturation.covariance.ranks import together
 from lightning_saturation.covariance.spectrum import check_delta
-from lightning_saturation.saturation.convergence import Convergence, Judged
+from lightning_saturation.saturation.convergence import Judged, judge
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.window import Window, saturation_tracker
 from lightning_saturation.saturation.writing import write_reports, write_window
 from lightning_saturation.stopping.plateau import Plateau
+from lightning_saturation.stopping.stopping import rule_for
+from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
-from lightning_saturation.training.monitor import Measured
-from lightning_saturation.training.progress import data_parallel_group
+from lightning_saturation.training.progress import fraction_done
 
 _SUMMARIES = ("average", "drift", "converged")
 
@@ -49,7 +49,7 @@ class SaturationMonitor(LayerMonitor[Window]):
         delta: share of the variance that the counted directions hold, in (0, 1].
         pooling: how an output becomes rows: ``"mean"``, ``"max"``, ``"median"`` or ``"last"`` over its positions
             (pixels, tokens), every one of the ``"positions"``, or all of them in one row with ``"flatten"``.
-        stages: what is watched during ``fit``. ``Trainer.validate`` and ``Trainer.test`` always give theirs.
+        stages: what is watched during ``fit``. ``Trainer.validate`` and ``Trainer.test`` are always watched.
         every_n_train_steps: optimizer steps of a training window, None for one window per epoch.
         name: first part of the keys; tells several monitors in one Trainer apart.
         save_dir: folder for ``{name}.csv``, ``{name}.json`` and ``{name}.png`` at the end, however it comes.
@@ -87,30 +87,27 @@ class SaturationMonitor(LayerMonitor[Window]):
         state_device: str | None = None,
     ) -> None:
         super().__init__(name=name, stages=stages, every_n_train_steps=every_n_train_steps)
-        self.layers = layers
-        self.exclude = exclude
-        self.output_layers = output_layers
+        self.layers = check_patterns("layers", layers)
+        self.exclude = check_patterns("exclude", exclude, optional=False)
+        self.output_layers = check_patterns("output_layers", output_layers)
         self.delta = check_delta(delta)
         self.pooling = check_pooling(pooling)
         self.accumulation = accumulation(
             covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=self.pooling
         )
         self.save_dir = check_folder("save_dir", save_dir)
-        self.log_windows = log_windows
-        self._convergence = Convergence(name, self.stages)
+        self.log_windows = check_flag("log_windows", log_windows)
+        self.plateaus: dict[str, tuple[Plateau, ...]] = dict.fromkeys(self.stages, ())
+        """Drift and convergence of every complete window since fitting started, by stage."""
+        self._fractions = dict.fromkeys(self.stages, 0.0)
 
     shown = ("train/average", "train/drift")
-    kept = ("_reports", "_convergence")
+    kept = ("_reports", "plateaus", "_fractions")
 
     @property
     def reports(self) -> list[SaturationReport]:
         """The report of every closed window, oldest first; the last one of each stage holds its eigenvalues."""
         return super().reports
-
-    @property
-    def plateaus(self) -> Mapping[str, Sequence[Plateau]]:
-        """Drift and convergence of every complete window since fitting started, by stage."""
-        return self._convergence.plateaus
 
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Window]:
         return saturation_tracker(
@@ -126,19 +123,18 @@ class SaturationMonitor(LayerMonitor[Window]):
         super()._prepare(trainer, pl_module, stages)
         if self._tracker is not None and trainer.state.fn == TrainerFn.FITTING:
             check_output_layers(self._tracker.names, self.output_layers)
-            self._convergence = Convergence(self.name, self.stages)
+            self.plateaus = dict.fromkeys(self.stages, ())
             for stage in self.stages:
-                rule = self._convergence.rule(trainer, stage)
+                rule = rule_for(trainer, self.name, stage)
                 check_output_layers(self._tracker.names, rule.layers, argument="layers")
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._convergence.start(trainer)
+        self._fractions = dict.fromkeys(self.stages, fraction_done(trainer) or 0.0)
 
     def _glance(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the values so far to whoever monitors them; they are no report and not charted."""
-        with together(data_parallel_group(trainer)):
-            report = self._report(trainer, "train", epoch=trainer.current_epoch, partial=True)
-            values = {} if report is None else self._values(report, self._judged(trainer, report))
+        report = self._report(trainer, "train", epoch=trainer.current_epoch, partial=True)
+        values = {} if report is None else self._values(report, self._judged(trainer, report))
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
 
     def _measure(
@@ -155,8 +151,8 @@ class SaturationMonitor(LayerMonitor[Window]):
     def _report(self, trainer: Trainer, stage: str, *, epoch: int, partial: bool) -> SaturationReport | None:
         """Return the report of the window of ``stage`` as it stands; a collective call."""
         window = self._window(stage)
-        layers = {} if window is None else window.statistics(delta=self.delta, group=data_parallel_group(trainer))
-        if not layers:
+        layers = {} if window is None else window.statistics(delta=self.delta, group=self._group)
+        if not layers or self._tracker is None:
             return None
         return SaturationReport(
             layers=layers,
@@ -167,11 +163,13 @@ class SaturationMonitor(LayerMonitor[Window]):
             output_layers=choose_output_layers(list(layers), self.output_layers),
             partial=partial,
             learning_rates=self._clock.rates if trainer.state.fn == TrainerFn.FITTING else (),
+            coverage=self._tracker.coverage(list(layers)),
         )
 
     def _judged(self, trainer: Trainer, report: SaturationReport) -> Judged | None:
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        return self._convergence.judge(trainer, [*self._reports, report]) if fitting else None
+        if trainer.state.fn != TrainerFn.FITTING:
+            return None
+        return judge(trainer, [*self._reports, report], name=self.name, fractions=self._fractions)
 
     def _values(self, report: SaturationReport, judged: Judged | None) -> dict[str, float]:
         """Return what is logged of ``report``, by key."""
@@ -189,8 +187,10 @@ class SaturationMonitor(LayerMonitor[Window]):
                 self._reports[index] = without_eigenvalues(self._reports[index])
                 break
         self._reports.append(measured.report)
-        if measured.judged is not None and not measured.report.partial:
-            self._convergence.keep(stage, measured.judged)
+        judged = measured.judged
+        if judged is not None and not measured.report.partial and stage in self.plateaus:
+            self.plateaus = {**self.plateaus, stage: (*self.plateaus[stage], judged.plateau)}
+            self._fractions = {**self._fractions, stage: judged.done or 0.0}
 
     def _write_window(self, trainer: Trainer, measured: Measured, step: int) -> None:
         if self.log_windows:

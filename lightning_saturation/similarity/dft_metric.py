@@ -89,7 +89,7 @@ class DFTCCA(StateMetric):
 
     def _set(self, moments: FrequencyMoments) -> None:
         split = moments.x_channels
-        with torch.inference_mode(False):  # what is born in inference mode cannot be merged into outside of it
+        with torch.inference_mode(False):  # what is allocated in inference mode cannot be updated outside it
             self.samples, self.weights, self.scatter = (
                 tensor.clone() for tensor in (moments.samples, moments.weights, moments.scatter)
             )

@@ -9,13 +9,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
-from lightning_saturation.arguments import check_count, check_share
+from lightning_saturation.arguments import check_count, check_patterns, check_shares
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.represent import PROBE_POOLINGS, Rows
 from lightning_saturation.capture.select import select_layers
-from lightning_saturation.covariance.ranks import gather, together
+from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.loggers.write import write_figure, write_table
 from lightning_saturation.similarity.compare import DEFAULT_DELTA
@@ -24,10 +23,11 @@ from lightning_saturation.similarity.probes import compare_rows, compare_same_la
 from lightning_saturation.similarity.views import Method, check_method
 from lightning_saturation.stopping.plateau import Plateau, projected_change, rates_changed
 from lightning_saturation.stopping.stopping import rule_for
-from lightning_saturation.training.monitor import Measured, Monitor
-from lightning_saturation.training.probe_batches import ProbeBatches
-from lightning_saturation.training.probe_forward import represent_probes, weights_of
-from lightning_saturation.training.progress import data_parallel_group, fraction_done, learning_rates
+from lightning_saturation.training.handover import HandedBack
+from lightning_saturation.training.instrument import Measured
+from lightning_saturation.training.monitor import Monitor
+from lightning_saturation.training.probing import Probing
+from lightning_saturation.training.progress import fraction_done, learning_rates
 
 _SUMMARIES = ("average", "train")
 
@@ -44,7 +44,7 @@ class _Window(NamedTuple):
 
 
 class SimilarityMonitor(Monitor):
-    """Keep what the layers make of a fixed probe set while the network learns, and show how they come to rest.
+    """Keep the layers' outputs for a fixed probe set while the network learns, and show how they settle.
 
     After every ``every_n_epochs`` epochs each layer is compared with itself one window earlier: ``similarity/{layer}``
     and ``similarity/average`` are logged, and ``similarity/train/drift``, the largest change that any layer has made or
@@ -95,75 +95,71 @@ class SimilarityMonitor(Monitor):
             raise ValueError(f"Expected `method` to be a similarity of rows, got {method!r}.")
         if pooling not in PROBE_POOLINGS:
             raise ValueError(f"Expected `pooling` to be one of {PROBE_POOLINGS}, got {pooling!r}.")
+        if probes is not None and not isinstance(probes, Iterable):
+            raise TypeError(f"Expected `probes` to be batches of inputs, a tensor of them or None, got {probes!r}.")
         super().__init__(name=name)
         self.samples = check_count("samples", samples, least=2)
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
-        self.at = tuple(sorted({*(check_share("at", share, zero=True) for share in at), 1.0}))
-        self.layers, self.exclude, self.pooling = layers, exclude, pooling
+        self.at = tuple(sorted({*check_shares("at", at), 1.0}))
+        self.layers = check_patterns("layers", layers)
+        self.exclude = check_patterns("exclude", exclude, optional=False)
+        self.pooling = pooling
         self.method = method
         self.delta = DEFAULT_DELTA.get(method) if delta is None else check_delta(delta)
         self.probes = probes
         self.dynamics: LearningDynamics | None = None
-        self.series: dict[str, list[float]] = {}
-        self.epochs: list[int] = []
+        self.series = {}
+        self.epochs = []
         self.plateaus: Mapping[str, Sequence[Plateau]] = {"train": []}
-        self.snapshots: dict[float, Rows] = {}
-        self._probes = ProbeBatches(None, self.samples)
-        # Weights with which the comparison begins, until there are probes to run through them.
-        self._baseline: dict[str, Tensor] | None = None
+        self.snapshots = {}
+        self._probing = Probing(
+            probes, self.samples, layers=layers, exclude=exclude, pooling=pooling, guard=self._guard
+        )
         self._last: Rows = {}
         self._final: Rows = {}
         self._rates: tuple[float, ...] = ()
         self._since = 0
 
-    kept = ("series", "epochs", "plateaus", "snapshots", "_last", "_rates", "_since")
+    series: dict[str, list[float]] = HandedBack()  # type: ignore[assignment]
+    epochs: list[int] = HandedBack()  # type: ignore[assignment]
+    snapshots: dict[float, Rows] = HandedBack()  # type: ignore[assignment]
+    kept = ("_series", "_epochs", "plateaus", "_snapshots", "_last", "_rates", "_since")
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         if "train" in stages:
             select_layers(pl_module, self.layers, self.exclude)  # raises for names that do not exist
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.dynamics, self._final = None, {}
-        if not self._resumed:
+        self.dynamics, self._final, self.meets_in_batches = None, {}, True
+        anew = self._anew and not self._resumed
+        if anew:
             self.series, self.epochs, self.snapshots, self._since = {}, [], {}, 0
             self.plateaus, self._last = {"train": []}, {}
             self._rates = learning_rates(trainer)
-            self._probes = ProbeBatches(self.probes, self.samples)
-            self._baseline = weights_of(pl_module)
-        elif not self._last and self._baseline is None:
-            self._baseline = weights_of(pl_module)
-        if self.probes is None:
-            if not self._probes.batches:
-                self._probes.share(trainer.world_size)
-        else:
+        self._probing.begin(trainer, pl_module, anew=anew, compare=not self._last)
+        if self.probes is not None:
             self._meet_probes(trainer, pl_module)
 
     def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
-        if stage == "train" and not self._probes.are_complete:
-            self._probes.take(batch)
+        if stage == "train":
+            self._probing.watch(batch)
 
     def _meet_probes(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make sure that there are probes, and what the untrained network makes of them; a collective call."""
-        if self._baseline is None:
-            return
-        if self.probes is None:
-            self._probes.agree(data_parallel_group(trainer))
-        if not self._probes.batches:
-            raise ValueError("Expected `probes` or training data with at least one sample, got none.")
-        self._last = self._represent(trainer, pl_module, self._baseline)
-        self._baseline = None
-        if self.at[0] == 0 and not self.epochs:
-            self.snapshots = {0.0: self._last}
+        """Make sure that there are probes, and what the first weights make of them; a collective call."""
+        if self._probing.is_due:
+            self._last = self._probing.first_rows(trainer, pl_module, self._group)
+            if self.at[0] == 0 and not self.epochs:
+                self.snapshots = {0.0: self._last}
 
     def _after_batch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the layers where a chosen share of training is reached."""
         due = [share for share in self.at if share not in self.snapshots and 0 < share < 1]
-        if due and (fraction_done(trainer) or 0.0) >= due[0]:
-            with together(data_parallel_group(trainer)):
-                self._meet_probes(trainer, pl_module)
-                rows = self._represent(trainer, pl_module)
-                done = fraction_done(trainer) or 0.0
-                self.snapshots = {**self.snapshots, **{share: rows for share in due if share <= done}}
+        self.meets_in_batches = bool(due)
+        if due and (fraction_done(trainer, in_batch=True) or 0.0) >= due[0]:
+            self._meet_probes(trainer, pl_module)
+            rows = self._probing.rows(trainer, pl_module)
+            done = fraction_done(trainer, in_batch=True) or 0.0
+            self.snapshots = {**self.snapshots, **{share: rows for share in due if share <= done}}
 
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, stage: str, *, epoch: int, partial: bool
@@ -172,10 +168,9 @@ class SimilarityMonitor(Monitor):
         if stage != "train" or (epoch + 1) % self.every_n_epochs:
             return None
         self._meet_probes(trainer, pl_module)
-        rows = self._represent(trainer, pl_module)
+        rows = self._probing.rows(trainer, pl_module)
         # Replicas may differ in the last digits, decisions that rest on these values must not.
-        group = data_parallel_group(trainer)
-        values = gather(compare_same_layers(self._last, rows, method=self.method, delta=self.delta), group)[0]
+        values = gather(compare_same_layers(self._last, rows, method=self.method, delta=self.delta), self._group)[0]
         rates = learning_rates(trainer)
         since = len(self.epochs) if rates_changed(self._rates, rates) else self._since
         series = self._extended(values)
@@ -218,20 +213,7 @@ class SimilarityMonitor(Monitor):
 
     def _end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._meet_probes(trainer, pl_module)
-        self._final = self._represent(trainer, pl_module)
-
-    def _represent(
-        self, trainer: Trainer, pl_module: LightningModule, weights: Mapping[str, Tensor] | None = None
-    ) -> Rows:
-        return represent_probes(
-            trainer,
-            pl_module,
-            self._probes.batches,
-            weights=weights,
-            layers=self.layers,
-            exclude=self.exclude,
-            pooling=self.pooling,
-        )
+        self._final = self._probing.rows(trainer, pl_module)
 
     def _finish(self, trainer: Trainer) -> None:
         """Compare what was kept with the layers at the end, and show it; where a run failed, with the last window's."""
@@ -244,7 +226,7 @@ class SimilarityMonitor(Monitor):
                 self.dynamics = LearningDynamics(panes, self.series, self.epochs)
         super()._finish(trainer)
 
-    def _reports_to_write(self) -> bool:
+    def _has_something_to_write(self) -> bool:
         return self.dynamics is not None and bool(self.dynamics.panes)
 
     def _write(self, trainer: Trainer, step: int) -> None:
@@ -262,8 +244,7 @@ class SimilarityMonitor(Monitor):
             "plateaus": [tuple(plateau) for plateau in self.plateaus["train"]],
             "snapshots": self.snapshots,
             "last": self._last,
-            "probes": self._probes.to_state() if self.probes is None else None,
-            "baseline": self._baseline,
+            **self._probing.to_state(),
         }
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
@@ -271,12 +252,9 @@ class SimilarityMonitor(Monitor):
         self._since, self._rates = state.get("since", 0), tuple(state.get("rates", ()))
         self.plateaus = {"train": [Plateau(*plateau) for plateau in state.get("plateaus", ())]}
         self.snapshots, self._last = dict(state.get("snapshots", {})), dict(state.get("last", {}))
-        self._baseline = state.get("baseline")
-        self._probes = ProbeBatches(self.probes, self.samples)
-        if self.probes is None and state.get("probes"):
-            self._probes.load_state(state["probes"])
-        elif self._last and self._probes.total != len(next(iter(self._last.values()))):
-            self.snapshots, self._last, self._baseline = {}, {}, None
+        samples = len(next(iter(self._last.values()))) if self._last else None
+        if not self._probing.load_state(state, samples=samples):
+            self.snapshots, self._last = {}, {}
             warnings.warn(
                 f"{type(self).__name__} cannot go on with the probes of the checkpoint: it holds none, or others than"
                 " `probes`. Layers are compared from here on only; pass the same `probes` to both runs to go on.",

@@ -30,7 +30,7 @@ class Key(NamedTuple):
     size: Size | None
 
 
-def check_method(method: str) -> Method:
+def check_method(method: Any) -> Method:
     """Return ``method`` if it is one of the known ones, else raise a ``ValueError``."""
     for known in get_args(Method):
         if method == known:

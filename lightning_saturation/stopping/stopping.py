@@ -10,12 +10,12 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_saturation.arguments import check_count, check_name
-from lightning_saturation.covariance.ranks import gather, together
+from lightning_saturation.arguments import check_count, check_name, check_patterns, check_share
+from lightning_saturation.covariance.ranks import LOCAL, gather, together
 from lightning_saturation.stopping.plateau import Plateau, PlateauRule
+from lightning_saturation.training.groups import training_group
 from lightning_saturation.training.guard import Guard
-from lightning_saturation.training.monitor import VERSION
-from lightning_saturation.training.progress import data_parallel_group
+from lightning_saturation.training.resumable import VERSION
 
 
 @runtime_checkable
@@ -61,13 +61,16 @@ class SaturationStopping(EarlyStopping):
             raise ValueError(f"Expected `stage` to be 'train' or 'val', got {stage!r}.")
         check_count("patience", patience)
         check_count("min_epochs", min_epochs, optional=True)
-        watched = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
-        self.rule = PlateauRule(tolerance, window, watched)
+        patterns = check_patterns("layers", layers)
+        watched = None if patterns is None else (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        self.rule = PlateauRule(check_share("tolerance", tolerance), check_count("window", window, least=3), watched)
         super().__init__(monitor=f"{check_name(name)}/{stage}/drift", mode="min", patience=patience, strict=False)
         self.stage = stage
         self.min_epochs = min_epochs
         self.name = name
         self._judged = 0
+        self._watched: WatchesConvergence | None = None
+        self._group: Any = LOCAL
         self._guard = Guard(type(self).__name__)
 
     @property
@@ -76,7 +79,7 @@ class SaturationStopping(EarlyStopping):
         return self._generate_state_key(stage=self.stage, name=self.name)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that somebody measures what this callback is to watch."""
+        """Check that a monitor measures what this callback watches."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._source(trainer)
@@ -85,7 +88,9 @@ class SaturationStopping(EarlyStopping):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge windows from here on only."""
         with self._guard("begin"):
-            self._judged = len(self._source(trainer).plateaus[self.stage])
+            self._watched = self._source(trainer)
+            self._group = training_group(trainer, type(self).__name__)
+            self._judged = len(self._watched.plateaus[self.stage])
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Decide, where a window closed with this batch."""
@@ -101,19 +106,20 @@ class SaturationStopping(EarlyStopping):
             self._decide(trainer)
 
     def _decide(self, trainer: Trainer) -> None:
-        with self._guard("judge a window"):
-            plateaus = self._source(trainer).plateaus[self.stage]
-            if len(plateaus) == self._judged:
-                return
-            group = data_parallel_group(trainer)
-            with together(group):
-                self._judged = len(plateaus)
-                self.wait_count = self.wait_count + 1 if plateaus[-1].converged else 0
-                stop = self.wait_count >= self.patience and trainer.current_epoch + 1 >= (self.min_epochs or 0)
-                # `should_stop` is local: one rank that stops alone leaves the others waiting for it.
-                agreed = any(gather(stop, group))
-            if agreed:
-                self._stop(trainer, plateaus[-1].drift)
+        """Judge a window that has closed; ranks go on to do so, or not, by a number that is the same on all of them."""
+        count = 0 if self._watched is None else len(self._watched.plateaus[self.stage])
+        if count == self._judged or self._watched is None:
+            return
+        self._judged = count
+        with self._guard("judge a window"), together(self._group):
+            self._judge(trainer, self._watched.plateaus[self.stage][-1])
+
+    def _judge(self, trainer: Trainer, plateau: Plateau) -> None:
+        self.wait_count = self.wait_count + 1 if plateau.converged else 0
+        stop = self.wait_count >= self.patience and trainer.current_epoch + 1 >= (self.min_epochs or 0)
+        # `should_stop` is local: one rank that stops alone leaves the others waiting for it.
+        if any(gather(stop, self._group)):
+            self._stop(trainer, plateau.drift)
 
     def _stop(self, trainer: Trainer, drift: float) -> None:
         trainer.should_stop = True
@@ -135,12 +141,15 @@ class SaturationStopping(EarlyStopping):
             f" got {[(c.name, list(c.plateaus)) for c in watching]}. Add `SaturationMonitor()`."
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_watched": None}  # a copy watches nothing
+
     def state_dict(self) -> dict[str, Any]:
         """Return progress, not configuration: a resumed run honours its own arguments."""
         return {"version": VERSION, "wait_count": self.wait_count, "stopped_epoch": self.stopped_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the progress of an earlier run."""
+        """Continue with the progress of an earlier run."""
         self.wait_count = state_dict.get("wait_count", 0)
         self.stopped_epoch = state_dict.get("stopped_epoch", 0)
 

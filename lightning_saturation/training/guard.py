@@ -1,7 +1,8 @@
-"""Trouble of ours: a warning for each cause, and never the end of a user's run."""
+"""Errors of this package: a warning for each cause, and never the end of a user's run."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ class Guard:
 
     @contextmanager
     def __call__(self, action: str) -> Iterator[None]:
-        """Run the body; of the errors of one type in one ``action`` the first becomes a warning.
+        """Run the body; of errors that differ in their numbers at most the first becomes a warning.
 
-        ``KeyboardInterrupt`` and its like, which are no errors, pass.
+        ``KeyboardInterrupt`` and others that are not an ``Exception`` pass.
         """
         try:
             yield
@@ -26,10 +27,10 @@ class Guard:
             self.tell(action, error)
 
     def tell(self, action: str, error: Exception) -> None:
-        """Warn that ``owner`` could not do ``action``, unless that was said of an error of this type before."""
-        cause = (action, type(error).__name__)
+        """Warn that ``owner`` could not do ``action``, unless that was said of such an ``error`` before."""
+        what = str(error).partition("\n")[0]
+        cause = (type(error).__name__, re.sub(r"\d+", "#", what))
         if cause not in self._told:
             self._told.add(cause)
-            what = str(error).partition("\n")[0]
             message = f"{self._owner} could not {action}; training goes on. {type(error).__name__}: {what}"
             warnings.warn(message, stacklevel=4)

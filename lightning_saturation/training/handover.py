@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from lightning_saturation.drawing.replacing import replacing
+
 
 class Handover:
     """A file by which the process of rank 0 leaves a state for the process in which the callback was made.
@@ -29,9 +31,8 @@ class Handover:
 
     def leave(self, state: dict[str, Any]) -> None:
         """Write ``state`` for the process at home."""
-        partial = self._path.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(self._path)
+        with replacing(self._path) as path:
+            torch.save(state, path)
 
     def take(self) -> dict[str, Any] | None:
         """Return what another process left, once; None where there is nothing."""
@@ -42,3 +43,19 @@ class Handover:
         finally:
             self._path.unlink(missing_ok=True)
         return state
+
+
+class HandedBack:
+    """An attribute of a monitor for which the process at home first looks into what another one left."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, monitor: Any, owner: type | None = None) -> Any:
+        if monitor is None:
+            return self
+        monitor.take_back()
+        return getattr(monitor, self._name)
+
+    def __set__(self, monitor: Any, value: Any) -> None:
+        setattr(monitor, self._name, value)

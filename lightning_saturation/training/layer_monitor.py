@@ -12,7 +12,7 @@ from lightning_saturation.capture.window import LayerWindow
 from lightning_saturation.covariance.ranks import LOCAL
 from lightning_saturation.covariance.reduction import agree
 from lightning_saturation.training.monitor import Monitor
-from lightning_saturation.training.progress import batches_per_window, data_parallel_group
+from lightning_saturation.training.progress import batches_per_window
 
 Window = TypeVar("Window", bound=LayerWindow)
 
@@ -33,7 +33,7 @@ class LayerMonitor(Monitor, Generic[Window]):
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         self._leave()
         tracker = self._track(trainer, pl_module, stages)
-        agree(dict.fromkeys(tracker.names), group=data_parallel_group(trainer))
+        agree(dict.fromkeys(tracker.names), group=self._group)
         tracker.attach()
         self._tracker = tracker
 
@@ -63,10 +63,8 @@ class LayerMonitor(Monitor, Generic[Window]):
 
     def _window_state(self) -> Any:
         window = self._window("train")
-        trainer = None if self._trainer is None else self._trainer()
         # Other ranks' rows are not at hand where a checkpoint is written.
-        alone = trainer is not None and data_parallel_group(trainer) == LOCAL
-        return window.to_state() if window is not None and alone else None
+        return window.to_state() if window is not None and self._group == LOCAL else None
 
     def _load_window(self, state: Any) -> bool:
         window = self._window("train")

@@ -61,15 +61,15 @@ class ProbeBatches:
         self.batches = [batch for share in gather(self.batches, group) for batch in share]
         self._left = 0
 
-    def to_state(self) -> list[Any] | None:
+    def to_state(self) -> dict[str, Any] | None:
         """Return the samples for a checkpoint, None where they are too many bytes or no plain tensors."""
         sizes: list[int] = []
         plain = all(_measure(batch, sizes) for batch in self.batches)
-        return self.batches if plain and sum(sizes) <= MOST_CARRIED else None
+        return {"batches": self.batches, "wanted": self._left} if plain and sum(sizes) <= MOST_CARRIED else None
 
-    def load_state(self, state: list[Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up the samples of an earlier run, whatever ``samples`` says now."""
-        self.batches, self._left = list(state), 0
+        self.batches, self._left = list(state["batches"]), state["wanted"]
 
 
 def count(batch: Any) -> int:

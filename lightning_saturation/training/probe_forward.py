@@ -15,6 +15,10 @@ from lightning_saturation.capture.inputs import call_with
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.reinitialise import with_weights
 from lightning_saturation.capture.represent import Rows, represent
+from lightning_saturation.training.guard import Guard
+
+# What a module says to a batch that is made for its steps.
+_REFUSALS = (TypeError, ValueError, LookupError, AttributeError, NotImplementedError)
 
 
 def represent_probes(
@@ -22,6 +26,7 @@ def represent_probes(
     module: LightningModule,
     batches: Sequence[Any],
     *,
+    guard: Guard,
     weights: Mapping[str, Tensor] | None = None,
     layers: Sequence[str] | None,
     exclude: Sequence[str],
@@ -43,13 +48,16 @@ def represent_probes(
             return rows(*_stepping(module, weights))
         own = module if weights is None else with_weights(module, dict(weights))
         try:
-            return rows(module, lambda batch: call_with(own, batch))
+            return rows(module, lambda batch: call_with(own, batch, like=module))
         except Exception as error:
             moved = (plugin.convert_input(move_data_to_device(batch, module.device)) for batch in batches)
             try:
-                return rows(*_stepping(module, weights))
+                found = rows(*_stepping(module, weights))
             except Exception:
                 raise error from None
+            if not isinstance(error, _REFUSALS):
+                guard.tell("run its probes through `forward`, and took the step of a copy", error)
+            return found
 
 
 def weights_of(module: LightningModule) -> dict[str, Tensor]:

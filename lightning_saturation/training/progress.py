@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_saturation.covariance.ranks import LOCAL
 
+def fraction_done(trainer: Trainer, *, in_batch: bool = False) -> float | None:
+    """Return the share of training that is done, in [0, 1], or None where the Trainer has no end.
 
-def fraction_done(trainer: Trainer) -> float | None:
-    """Return the share of training that is done, in [0, 1], or None where the Trainer has no end."""
+    ``in_batch`` says that a batch is running or has just run, which a resumed Trainer's counters may not show.
+    """
     shares = []
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         batches = trainer.num_training_batches
         # A run resumed from an epoch's end still shows that epoch's batches, while the next one has not begun.
-        begun = trainer.fit_loop.epoch_progress.current.ready > trainer.current_epoch
+        begun = in_batch or trainer.fit_loop.epoch_progress.current.ready > trainer.current_epoch
         inside = min(1.0, (trainer.fit_loop.batch_idx + 1) / batches) if batches and begun else 0.0
         shares.append((trainer.current_epoch + inside) / trainer.max_epochs)
     if trainer.max_steps is not None and trainer.max_steps > 0:
@@ -51,16 +51,3 @@ def logged_step(trainer: Trainer, *, inside_batch: bool = False) -> int:
 def learning_rates(trainer: Trainer) -> tuple[float, ...]:
     """Return the learning rate of every parameter group of every optimizer."""
     return tuple(float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups)
-
-
-def data_parallel_group(trainer: Trainer) -> Any:
-    """Return the process group over which data is split: None for all ranks, or the data-parallel part of a mesh."""
-    if trainer.world_size == 1:
-        return LOCAL
-    try:
-        mesh = getattr(trainer.strategy, "device_mesh", None)
-    except RuntimeError:  # Lightning's answer before the mesh exists
-        return None
-    if "data_parallel" in (getattr(mesh, "mesh_dim_names", None) or ()):
-        return mesh["data_parallel"].get_group()  # type: ignore[index]
-    return None

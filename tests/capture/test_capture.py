@@ -260,7 +260,7 @@ def test_function_transforms_are_left_alone():
     assert rows.names == ["Linear"]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.usefixtures("unchecked_pooling")
 def test_tracing_and_exporting_keep_nothing_of_the_hooks():
     model, rows, x = nn.Sequential(nn.Linear(3, 2)), Rows(), torch.randn(4, 3)
     with capture(model, rows):

@@ -1,9 +1,7 @@
 """Compiled models: counted once in every form of compiling, whenever the hooks came."""
 
 import copy
-import inspect
 import pickle
-import sys
 
 import pytest
 import torch
@@ -20,11 +18,7 @@ pytestmark = [  # of torch's own, while it compiles
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch):
-    # The tests' shape checks would be compiled as well, and are not what users run.
-    module = sys.modules["lightning_saturation.capture.capture"]
-    for name in ("pool", "pool_ragged"):
-        monkeypatch.setattr(module, name, inspect.unwrap(getattr(module, name)))
+def _fresh(unchecked_pooling):
     torch.compiler.reset()
     with torch.random.fork_rng():
         torch.manual_seed(0)

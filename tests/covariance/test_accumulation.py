@@ -182,6 +182,7 @@ def test_a_measured_convolution_takes_positions_within_its_budget():
 
 
 @pytest.mark.parametrize("budget", [None, 300])
+@pytest.mark.usefixtures("unchecked_pooling")
 def test_a_compiled_model_hands_over_the_same_positions(budget):
     def measured_by(wrap):
         torch.manual_seed(0)

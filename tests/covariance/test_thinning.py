@@ -46,7 +46,8 @@ def test_an_unknown_length_weighs_as_many_rows_as_came_and_stays_within_its_boun
     total = sum(batches)
     indices, weights, state = stream(batches, budget)
     assert len(indices) <= budget * (1 + math.log2(max(total / budget, 1)) / 2) + len(batches) + 1
-    assert abs(int(weights.sum()) - total) <= 2 * state.stride
+    # Where the stride doubles, one stratum of each length is cut: 3/2 (s + s/2 + ...) < 3 s; and the last one is, too.
+    assert abs(int(weights.sum()) - total) <= 4 * state.stride
     assert int(weights.sum()) // state.stride <= budget + 1
 
 

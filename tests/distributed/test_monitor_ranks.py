@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
@@ -59,7 +60,9 @@ def assert_alike(results):
         for report, own in zip(theirs, reports, strict=True):
             assert list(report.layers) == list(own.layers)
             for name, layer in report.layers.items():
-                assert torch.equal(layer.eigenvalues, own.layers[name].eigenvalues)
+                kept = own.layers[name].eigenvalues  # of each stage's last window
+                assert (layer.eigenvalues is None) == (kept is None)
+                assert kept is None or torch.equal(layer.eigenvalues, kept)
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -178,8 +181,10 @@ def test_lightnings_early_stopping_on_our_key_stops_all_ranks():
 def test_ranks_that_track_different_layers_all_say_so(monitor, message):
     errors = error_on_each(2, lambda rank: train(rank, 2, Net(), monitor(rank)))
     for error in errors:
-        assert error.startswith("RuntimeError: Expected every rank to track the same layers, but rank 1 differs")
-        assert re.search(message, error)
+        # Where a rank cannot even choose its layers, all are told so.
+        same = error.startswith("RuntimeError: Expected every rank to track the same layers, but rank 1 differs")
+        failed = error.startswith("RankError: Rank 1 failed: ValueError: Expected `layers` to name modules")
+        assert (same and re.search(message, error)) or failed
 
 
 def test_ranks_that_make_the_same_mistake_are_told_of_that():
@@ -199,7 +204,9 @@ def test_ranks_that_see_different_widths_all_say_so():
 
     errors = error_on_each(2, lambda rank: train(rank, 2, Uneven(), SaturationMonitor(layers=["free", "body.*"])))
     for error in errors:
-        assert error.startswith("RuntimeError: Expected layer 'free' to have the same width on every rank, got 5")
+        # A warning on all ranks, which tests take for an error, and a gap.
+        assert error.startswith("UserWarning: SaturationMonitor could not measure a window; training goes on.")
+        assert "Expected layer 'free' to have the same width on every rank, got 5" in error
 
 
 def test_evaluation_on_several_ranks():
@@ -270,10 +277,19 @@ class Writing(SaturationMonitor):
         (self.folder / str(trainer.global_rank)).write_text(str(seen(self)))
 
 
+class Leaving(Net):
+    """Ends the process group before its process ends: gloo's threads may abort a process that takes them along."""
+
+    def teardown(self, stage):
+        if dist.is_initialized():
+            dist.barrier()  # no rank leaves while another still talks to it
+            dist.destroy_process_group()
+
+
 @pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
 def test_strategies_that_start_processes_of_their_own(strategy, tmp_path):
     """Spawned processes get the callbacks pickled; metrics come back, attributes do not."""
-    model = Net()
+    model = Leaving()
     done = fit(model, Writing(tmp_path), SaturationStopping(window=3, patience=1), strategy=strategy, devices=2,
                train=batches(32, size=4), max_epochs=9)  # fmt: skip
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(

@@ -79,7 +79,7 @@ def test_the_small_cnn_learns_the_digits():
     )  # fmt: skip
     trainer.fit(model, data.train_loader(64), data.test_loader())
     assert trainer.callback_metrics["val/accuracy"] > 0.9
-    # the logged accuracy is the share of right answers, not a mean of batch means
+    # the logged accuracy is that of all samples, not a mean of batch means
     x = torch.cat([x for x, _ in data.test_loader()])
     model.eval()
     right = (model(x).argmax(1) == data.test_labels).double().mean()

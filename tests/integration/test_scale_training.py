@@ -82,7 +82,8 @@ def test_a_known_length_fills_the_budget_in_the_first_window():
     fit(monitor, accumulate_grad_batches=2)
     rows = 8 * 12 * 14 * 14  # six steps of two batches
     for report in monitor.reports:
-        assert report.layers["net.0"].samples == rows // -(-rows // 1000)
+        # One of every stratum; the last one is cut, and holds its row or does not.
+        assert report.layers["net.0"].samples in (rows // -(-rows // 1000), -(-rows // -(-rows // 1000)))
 
 
 def test_a_sketching_monitor_reports_bounds_that_hold():

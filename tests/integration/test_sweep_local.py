@@ -94,7 +94,7 @@ def test_a_sweep_that_cannot_run_locally(example, tmp_path, sweep, message):
 
 def _result(accuracy: float, parameters: int = 10, average: float | None = 0.3) -> dict:
     numbers = {"test_accuracy": accuracy, "parameters": parameters, "average": average, "seconds": 1.0}
-    return {**numbers, "findings": [], "layers": {}, "diagnosis": "no rule applies"}
+    return {**numbers, "findings": [], "layers": {}, "diagnosis": "nothing to flag"}
 
 
 def test_results_are_found_by_exactly_their_settings(example, tmp_path):
@@ -147,7 +147,7 @@ def test_findings_in_short_name_their_layers(example):
     result = {"settings": {"model": "mlp", "width": 1}, **_result(0.5), "layers": layers, "findings": findings}
     row, none = example("results").ranked([result, {**result, "test_accuracy": 0.1, "findings": []}])
     assert row["diagnosis"] == "underparameterised; bottleneck (b); overparameterised tail (b … d, 3 layers)"
-    assert none["diagnosis"] == "no rule applies"
+    assert none["diagnosis"] == "nothing to flag"
 
 
 def test_the_scatter_has_a_point_per_architecture(example):

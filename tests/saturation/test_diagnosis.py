@@ -29,7 +29,7 @@ def only(report, **options):
 def test_a_healthy_profile_has_no_finding():
     diagnosis = profile(HEALTHY).diagnose()
     assert diagnosis.findings == ()
-    assert str(diagnosis) == "Diagnosis (train, epoch 0): average saturation 0.36\n- no rule applies"
+    assert str(diagnosis) == "Diagnosis (train, epoch 0): average saturation 0.36\n- nothing to flag"
 
 
 def test_underparameterised_by_the_average():

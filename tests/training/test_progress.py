@@ -6,7 +6,8 @@ from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_saturation.covariance.ranks import LOCAL
-from lightning_saturation.training.progress import data_parallel_group, fraction_done, learning_rates, logged_step
+from lightning_saturation.training.groups import data_parallel_group
+from lightning_saturation.training.progress import fraction_done, learning_rates, logged_step
 from tests.tiny import Net, batches, data, fit, quiet, trainer
 
 pytestmark = quiet

@@ -26,7 +26,8 @@ class Finding:
 class Diagnosis:
     """The findings about one window; ``str`` gives the text, ``dataclasses.asdict`` plain data.
 
-    ``notes`` name what could not be judged. No finding means that no rule applies, not that the network is right.
+    ``notes`` name what could not be judged. Without findings there is nothing to flag, which does not mean that
+    the network is right.
     """
 
     stage: str
@@ -44,7 +45,7 @@ class Diagnosis:
         average = "missing" if math.isnan(self.average) else f"{self.average:.2f}"
         lines = [f"Diagnosis ({self.stage}, epoch {self.epoch}): average saturation {average}"]
         lines += [f"- {finding.kind}: {finding.message}\n    ({finding.source})" for finding in self.findings]
-        lines += [] if self.findings else ["- no rule applies"]
+        lines += [] if self.findings else ["- nothing to flag"]
         return "\n".join([*lines, *(f"- not judged: {note}" for note in self.notes)])
 
 

@@ -88,7 +88,7 @@ class LayerStatistics:
     @classmethod
     def from_numbers(cls, numbers: Mapping[str, Any]) -> LayerStatistics:
         """Return the statistics with these ``numbers`` by name; missing ones are NaN, unknown ones are left out."""
-        known = {name: numbers.get(name, 0 if name in _WHOLE[:3] else math.nan) for name in NUMBERS}
+        known = {name: numbers.get(name, math.nan) for name in NUMBERS}
         whole = {name: int(known[name]) for name in _WHOLE if not math.isnan(known[name])}
         return cls(**{**known, **whole}, eigenvalues=numbers.get("eigenvalues"))
 

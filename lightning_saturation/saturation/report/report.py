@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_saturation.capture.coverage import ENOUGH
 from lightning_saturation.drawing.records import record
 from lightning_saturation.drawing.text_table import number, table
 from lightning_saturation.saturation.report import rules
@@ -28,7 +29,8 @@ class SaturationReport:
 
     ``epoch`` counts from 0, ``step`` is the number of optimizer steps taken when the window closed. ``output_layers``
     are left out of the average. A ``partial`` window was cut short (a stopped or resumed epoch). ``learning_rates`` are
-    those of the optimizers' parameter groups in that window.
+    those of the optimizers' parameter groups in that window. ``coverage`` is the share of the network's weights in
+    these layers (parameters of two or more dimensions; of embeddings only those asked for), None where unknown.
     """
 
     layers: dict[str, LayerStatistics]
@@ -39,6 +41,7 @@ class SaturationReport:
     output_layers: tuple[str, ...] = ()
     partial: bool = False
     learning_rates: tuple[float, ...] = ()
+    coverage: float | None = None
 
     @property
     def saturation(self) -> dict[str, float]:
@@ -148,7 +151,10 @@ class SaturationReport:
         head = ("layer", "features", "samples", "dimension", "saturation", "effective rank", "")
         rows = [_row(name, layer, name in self.output_layers) for name, layer in self.layers.items()]
         title = f"Saturation ({self.stage}, epoch {self.epoch}, step {self.step}): average {number(self.average)}"
-        return "\n".join([title, *table(head, rows)])
+        seen = []
+        if self.coverage is not None and self.coverage < ENOUGH:
+            seen = [f"Only {self.coverage:.0%} of the network's weights are in these layers"]
+        return "\n".join([title, *seen, *table(head, rows)])
 
 
 def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:

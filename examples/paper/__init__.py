@@ -1,0 +1,1 @@
+"""The runs of `docs/evidence.md`: plan, protocol, records, figures."""

@@ -1,0 +1,67 @@
+"""Draw every figure for which there are finished runs.
+
+python examples/paper/figures/draw.py --out docs/figures
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # examples/, where `paper` is
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from paper.figures import dense, dimension, directions, grid, others
+from paper.figures.records import Record, load
+
+FIGURES: dict[str, Callable[[list[Record]], Figure | None]] = {
+    "saturation_dense": dense.accuracy,
+    "saturation_dense_training": dense.training,
+    "saturation_scatter": grid.scatter,
+    "saturation_profiles": partial(grid.profiles, data="photos"),
+    "saturation_profiles_cat_dog": partial(grid.profiles, data="cat-dog"),
+    "saturation_problems": grid.problems,
+    "saturation_evolution": grid.evolution,
+    "saturation_autoencoder": others.autoencoder,
+    "saturation_labels": others.labels,
+    "dimension_profiles": dimension.profiles,
+    "dimension_accuracy": dimension.accuracy,
+    "directions": directions.accuracy,
+    "operators": others.operators,
+}
+
+
+def main() -> int:
+    options = _arguments()
+    records = load(options.results)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, draw in FIGURES.items():
+        figure = draw(records)
+        if figure is None:
+            print(f"{name}: no finished run yet")
+            continue
+        figure.savefig(options.out / f"{name}.png", dpi=90)
+        plt.close(figure)
+        print(options.out / f"{name}.png")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    here = Path(__file__).resolve().parents[1]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=here / "results", help="where the records are")
+    parser.add_argument("--out", type=Path, default=Path("docs/figures"), help="where the pictures go")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
