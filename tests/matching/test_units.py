@@ -36,6 +36,13 @@ def test_constant_units_correlate_with_nothing():
     assert unit_correlation(rows(1, 2), x)[:, 1].tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("scale", [1e-80, 1e-120, 1e80])
+def test_scales_far_from_one_change_nothing(scale):
+    x, y = rows(0, 4), rows(1, 3)
+    torch.testing.assert_close(unit_correlation(x * scale, y * scale), unit_correlation(x, y))
+    torch.testing.assert_close(unit_correlation(x * scale), unit_correlation(x))
+
+
 @LAWS
 @given(seed=st.integers(0, 10**6), order=st.permutations(range(6)))
 def test_a_permuted_layer_is_matched_back(seed, order):
