@@ -15,6 +15,7 @@ import tests.typecheck  # noqa: F401  (the hook finds it by name, but does not i
 
 FUNCTIONS = (
     "capture.pooling",
+    "covariance.gram",
     "covariance.moments",
     "covariance.precision",
     "covariance.sketch",
