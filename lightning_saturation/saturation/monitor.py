@@ -20,7 +20,7 @@ from lightning_saturation.saturation.convergence import Judged, judge
 from lightning_saturation.saturation.reading import Reading
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.window import Window, saturation_tracker
+from lightning_saturation.saturation.window import Window, outputs_over_ranks, saturation_tracker
 from lightning_saturation.saturation.writing import write_reports, write_window
 from lightning_saturation.stopping.plateau import Plateau
 from lightning_saturation.stopping.stopping import rule_for
@@ -47,8 +47,9 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         layers: names or globs of ``named_modules()`` to track, None for all linear, convolutional, recurrent and
             attention layers; see :func:`select_layers`.
         exclude: names or globs to leave out.
-        output_layers: names or globs left out of the average; None stands for the last tracked layer to run, unless it
-            is the only one, ``()`` for none.
+        output_layers: names or globs left out of the average; None stands for all tracked layers whose output feeds no
+            other one, ``()`` for none. Such a layer of more than 4,096 features is not measured unless it, or any other
+            layer, is named in ``layers`` or here.
         delta: share of the variance that the counted directions hold, in (0, 1].
         pooling: how an output becomes rows: ``"mean"``, ``"max"``, ``"median"`` or ``"last"`` over its positions
             (pixels, tokens), every one of the ``"positions"``, or all of them in one row with ``"flatten"``.
@@ -119,6 +120,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
             stages=stages,
             layers=self.layers,
             exclude=self.exclude,
+            output_layers=self.output_layers,
             pooling=self.pooling,
             kept=self.accumulation,
         )
@@ -158,16 +160,18 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         layers = {} if window is None else window.statistics(delta=self.delta, group=self._group)
         if not layers or self._tracker is None:
             return None
+        outputs = outputs_over_ranks(self._tracker, stage, self._group)
         return SaturationReport(
             layers=layers,
             stage=stage,
             epoch=epoch,
             step=trainer.global_step,
             delta=self.delta,
-            output_layers=choose_output_layers(list(layers), self.output_layers),
+            output_layers=choose_output_layers(list(layers), self.output_layers, outputs),
             partial=partial,
             learning_rates=self._clock.rates if trainer.state.fn == TrainerFn.FITTING else (),
             coverage=self._tracker.coverage(list(layers)),
+            left_out=self._tracker.without_measure(list(layers)),
         )
 
     def _judged(self, trainer: Trainer, report: SaturationReport) -> Judged | None:
