@@ -28,6 +28,7 @@ FUNCTIONS = (
     "dimension.two_nn",
     "dimension.two_nn_law",
     "matching.lasso",
+    "matching.signs",
     "matching.units",
     "operators.arpack",
     "operators.chebyshev",

@@ -18,6 +18,7 @@ from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.saturation.convergence import Judged, judge
+from lightning_saturation.saturation.reading import Reading
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
 from lightning_saturation.saturation.report.layer import with_rows
 from lightning_saturation.saturation.report.report import SaturationReport
@@ -27,12 +28,14 @@ from lightning_saturation.stopping.plateau import Plateau
 from lightning_saturation.stopping.stopping import rule_for
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
+from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.progress import fraction_done
+from lightning_saturation.training.task_metrics import TaskMetrics
 
 _SUMMARIES = ("average", "drift", "converged")
 
 
-class SaturationMonitor(LayerMonitor[Window]):
+class SaturationMonitor(LayerMonitor[Window], Reading):
     """Log, layer by layer and window by window, how much of each layer's feature space the data fills.
 
     A window is an epoch, or ``every_n_train_steps`` optimizer steps of training. When it closes, a
@@ -108,6 +111,7 @@ class SaturationMonitor(LayerMonitor[Window]):
         self.plateaus: dict[str, tuple[Plateau, ...]] = dict.fromkeys(self.stages, ())
         """Drift and convergence of every complete window since fitting started, by stage."""
         self._fractions = dict.fromkeys(self.stages, 0.0)
+        self._metrics = TaskMetrics()
 
     shown = ("train/average", "train/drift")
     kept = ("_reports", "plateaus", "_fractions")
@@ -184,6 +188,14 @@ class SaturationMonitor(LayerMonitor[Window]):
             return None
         return judge(trainer, [*self._reports, report], name=self.name, fractions=self._fractions)
 
+    def _forget(self, earlier: int) -> None:
+        super()._forget(earlier)
+        self._metrics = TaskMetrics()
+
+    def _after_epoch(self, trainer: Trainer, epoch: int) -> None:
+        monitors = [c for c in trainer.callbacks if isinstance(c, Monitor)]  # type: ignore[attr-defined]
+        self._metrics.take(trainer, epoch, without=tuple(f"{monitor.name}/" for monitor in monitors))
+
     def _values(self, report: SaturationReport, judged: Judged | None) -> dict[str, float]:
         """Return what is logged of ``report``, by key."""
         values = {"average": report.average}
@@ -210,13 +222,21 @@ class SaturationMonitor(LayerMonitor[Window]):
             write_window(trainer.loggers, measured.report, history=self._reports, step=step, name=self.name)
 
     def _write(self, trainer: Trainer, step: int) -> None:
-        write_reports(trainer.loggers, self._reports, step=step, name=self.name, save_dir=self.save_dir)
+        write_reports(
+            trainer.loggers,
+            self._reports,
+            step=step,
+            name=self.name,
+            save_dir=self.save_dir,
+            metric=self._metrics.curve(),
+        )
 
     def _progress(self) -> dict[str, Any]:
-        return {"reports": to_state(self._reports)}
+        return {"reports": to_state(self._reports), "metrics": self._metrics.to_state()}
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         self._reports[:] = from_state(state.get("reports", ()))
+        self._metrics.load_state(state.get("metrics"))
 
 
 def _layer_key(layer: str) -> str:

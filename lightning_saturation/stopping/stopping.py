@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_saturation.arguments import check_count, check_name, check_patterns, check_share
 from lightning_saturation.covariance.ranks import LOCAL, gather, together
 from lightning_saturation.stopping.plateau import Plateau, PlateauRule
-from lightning_saturation.training.groups import training_group
+from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.resumable import VERSION
 
@@ -85,12 +85,19 @@ class SaturationStopping(EarlyStopping):
             self._source(trainer)
             self.wait_count = 0  # a checkpoint, where there is one, is read after this
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the ranks that decide together."""
+        self._group = meet(trainer, f"{type(self).__name__}(name={self.name!r})")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge windows from here on only."""
+        """Judge windows from here on only; where one rank cannot, none does."""
+        self._watched = None
         with self._guard("begin"):
-            self._watched = self._source(trainer)
-            self._group = training_group(trainer, type(self).__name__)
-            self._judged = len(self._watched.plateaus[self.stage])
+            with together(self._group):
+                source = self._source(trainer)
+                self._judged = len(source.plateaus[self.stage])
+                self._group = training_group(trainer, type(self).__name__)
+            self._watched = source
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Decide, where a window closed with this batch."""

@@ -152,10 +152,10 @@ class SaturationReport:
         return estimate_widths(self, target=target)
 
     def plot(self) -> Figure:
-        """Return a matplotlib figure of the profile: saturation over the layers, in the order in which they run."""
-        from lightning_saturation.saturation.plots.profile import profile_figure
+        """Return a matplotlib figure: the verdict, and a bar per layer, labelled with directions used and width."""
+        from lightning_saturation.saturation.plots.verdict import verdict_figure
 
-        return profile_figure([self])
+        return verdict_figure([self])
 
     def __str__(self) -> str:
         head = ("layer", "features", "samples", "dimension", "saturation", "effective rank", "")
