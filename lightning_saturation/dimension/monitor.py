@@ -22,6 +22,7 @@ from lightning_saturation.dimension.report import INPUT, DimensionReport
 from lightning_saturation.dimension.row_window import RowWindow
 from lightning_saturation.dimension.two_nn_law import FEWEST
 from lightning_saturation.loggers.write import write_figure, write_table
+from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
 
@@ -95,6 +96,9 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
     def reports(self) -> list[DimensionReport]:
         """The report of every epoch and stage that was measured, oldest first."""
         return super().reports
+
+    def _arguments(self) -> dict[str, Any]:
+        return configuration(self, self._options)
 
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[RowWindow]:
         # Ranks see different samples and draw different keys for them.

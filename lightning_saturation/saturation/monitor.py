@@ -26,6 +26,7 @@ from lightning_saturation.saturation.window import Window, saturation_tracker, s
 from lightning_saturation.saturation.writing import write_reports, write_window
 from lightning_saturation.stopping.plateau import Plateau
 from lightning_saturation.stopping.stopping import rule_for
+from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
 from lightning_saturation.training.monitor import Monitor
@@ -187,6 +188,9 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         if trainer.state.fn != TrainerFn.FITTING:
             return None
         return judge(trainer, [*self._reports, report], name=self.name, fractions=self._fractions)
+
+    def _arguments(self) -> dict[str, Any]:
+        return configuration(self, self.accumulation)
 
     def _forget(self, earlier: int) -> None:
         super()._forget(earlier)
