@@ -19,7 +19,6 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_saturation import SaturationMonitor
-from lightning_saturation.saturation.plots.overview import overview_figure
 
 
 def main() -> int:
@@ -60,10 +59,9 @@ def main() -> int:
 def _show(monitor: SaturationMonitor, logger: WandbLogger, out: Path) -> None:
     import wandb
 
-    windows = [report for report in monitor.reports if report.stage == "train"]
-    print(f"\n{windows[-1]}\n\n{windows[-1].diagnose(history=windows)}\n")
+    print(f"\n{monitor.report()}\n\n{monitor.diagnose()}\n")
     picture = out / "saturation.png"
-    overview_figure(monitor.reports).savefig(picture, dpi=150)
+    monitor.plot().savefig(picture, dpi=150)
     run = Path(logger.experiment.dir).parent
     wandb.finish()
     print(f"Picture:  {picture}")

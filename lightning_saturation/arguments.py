@@ -54,6 +54,14 @@ def check_flag(argument: str, value: Any) -> bool:
     return value
 
 
+def check_choice(argument: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """Return the one of ``choices`` that ``value`` is; raises ``ValueError`` for anything else."""
+    for known in choices:
+        if isinstance(value, type(known)) and value == known:
+            return known
+    raise ValueError(f"Expected `{argument}` to be one of {choices}, got {value!r}.")
+
+
 def check_patterns(argument: str, value: Any, *, optional: bool = True) -> Any:
     """Return ``value`` if it is a name or glob, several of them, or None; raises ``TypeError`` or ``ValueError``."""
     if optional and value is None:

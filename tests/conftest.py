@@ -15,6 +15,7 @@ import tests.typecheck  # noqa: F401  (the hook finds it by name, but does not i
 
 FUNCTIONS = (
     "capture.pooling",
+    "covariance.gram",
     "covariance.moments",
     "covariance.precision",
     "covariance.sketch",
@@ -27,6 +28,7 @@ FUNCTIONS = (
     "dimension.two_nn",
     "dimension.two_nn_law",
     "matching.lasso",
+    "matching.signs",
     "matching.units",
     "operators.arpack",
     "operators.chebyshev",

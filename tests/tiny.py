@@ -141,8 +141,11 @@ def is_untouched(model: nn.Module) -> bool:
 
 @contextmanager
 def interruptible():
-    """Let Ctrl-C work again afterwards: Lightning ignores it for good once it has happened."""
-    handler = signal.getsignal(signal.SIGINT)
+    """Let Ctrl-C work, also where a shell in the background has it ignored, and again afterwards.
+
+    Lightning ignores it for good once it has happened.
+    """
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

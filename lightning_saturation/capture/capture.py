@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_saturation.capture import compat, compiled
 from lightning_saturation.capture.kinds import Kind, guessed, kind_of
+from lightning_saturation.capture.look import Look
 from lightning_saturation.capture.pooling import Pooling, check_pooling, pool, pool_ragged, positions_view
 from lightning_saturation.capture.select import select_layers
 from lightning_saturation.capture.sharded import gather_features
@@ -73,7 +75,9 @@ class Capture:
         self._trouble = trouble
         self._number = -1
         self.record = record
+        self.look: Look | None = None
         self.sharded: set[str] = set()
+        self._dropped: set[int] = set()
         self.names = tuple(self._layers)
 
     def attach(self) -> None:
@@ -108,15 +112,29 @@ class Capture:
     def __exit__(self, *_: object) -> None:
         self.detach()
 
+    @property
+    def layers(self) -> Mapping[str, nn.Module]:
+        """The layers by name."""
+        return self._layers
+
+    def drop(self, name: str) -> None:
+        """Hand nothing of layer ``name`` over any more."""
+        self._dropped.add(self.names.index(name))
+
     def deliver(self, index: int, rows: Tensor) -> None:
         """Hand ``rows`` of layer number ``index`` over, unless ``record`` is None or they come from a recomputation."""
-        if self.record is not None and not compat.in_backward():
+        if self.record is not None and not compat.in_backward() and index not in self._dropped:
             self.record(self.names[index], rows)
 
     def deliver_output(self, index: int, module: nn.Module, output: Any) -> None:
         """The same for an output that is not yet rows."""
         if self.record is None or compat.in_backward() or compat.in_transform() or compat.is_traced():
             return
+        if index not in self._dropped:
+            with nullcontext() if self.look is None else self.look.looking_away():
+                self._deliver_rows(self.record, index, module, output)
+
+    def _deliver_rows(self, record: Record, index: int, module: nn.Module, output: Any) -> None:
         try:
             rows = rows_of(module, output, self._pooling, kind=self.kinds[index], views=self._views)
         except Exception as error:
@@ -127,7 +145,7 @@ class Capture:
         if rows is None:
             self.sharded.add(self.names[index])
         else:
-            self.record(self.names[index], rows)
+            record(self.names[index], rows)
 
     @property
     def raises(self) -> bool:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 # Replayed CUDA graphs would not run an operator's Python, and silently count wrongly. The tag is younger than
 # torch 2.4.
@@ -53,3 +57,26 @@ def anything_was_compiled() -> bool:
     """Return whether any function has run compiled in this process."""
     codes = getattr(sys.modules.get("torch._dynamo.convert_frame"), "output_codes", None)
     return bool(getattr(codes, "seen", None))
+
+
+def storage_reference(tensor: Tensor) -> Any:
+    """Return a weak reference to the storage of ``tensor``, with its address as ``cdata``; None where it has none."""
+    try:
+        return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+    except (NotImplementedError, RuntimeError, ValueError):  # the last of a lazy parameter
+        return None
+
+
+@contextmanager
+def run_eagerly() -> Iterator[None]:
+    """Run compiled functions as they were written: under a mode they would never be compiled again."""
+    stance = getattr(torch.compiler, "set_stance", None)  # younger than torch 2.4
+    with nullcontext() if stance is None else stance("force_eager"):
+        yield
+
+
+def may_run_compiled(model: nn.Module) -> bool:
+    """Return whether any part of ``model``, anything that ran, or any function that is yet to run, is compiled."""
+    backends = getattr(sys.modules.get("torch._dynamo.eval_frame"), "cached_backends", {})
+    waiting = any(callable(backend) for backend in backends.values())  # what is never compiled has None there
+    return waiting or anything_was_compiled() or any(is_compiled(module) for module in model.modules())

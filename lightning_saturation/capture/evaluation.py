@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 def length(batches: Iterable[Any], max_batches: int | None) -> int | None:
     """Return how many batches there will be, for the progress bar; None where that is not known."""
     try:
-        length = len(batches)  # type: ignore[arg-type]
+        known = len(cast(Sized, batches))
     except TypeError:
         return max_batches
-    return length if max_batches is None else min(length, max_batches)
+    return known if max_batches is None else min(known, max_batches)

@@ -15,13 +15,17 @@ def check_output_layers(
             raise ValueError(f"Expected `{argument}` to name tracked layers, among {list(names)}, got {pattern!r}.")
 
 
-def choose_output_layers(ran: Sequence[str], output_layers: Sequence[str] | None) -> tuple[str, ...]:
+def choose_output_layers(
+    ran: Sequence[str], output_layers: Sequence[str] | None, found: Sequence[str] | None = None
+) -> tuple[str, ...]:
     """Return which of the layers that ``ran``, in that order, are left out of the average.
 
-    With None it is the last one, unless it is the only one.
+    With None these are the ones ``found`` to feed no other layer or, where nobody looked, the last one; none where no
+    layer would be left.
     """
     if output_layers is None:
-        return tuple(ran[-1:]) if len(ran) > 1 else ()
+        ends = tuple(ran[-1:]) if found is None else tuple(name for name in ran if name in found)
+        return ends if len(ends) < len(ran) else ()
     return tuple(name for name in ran if any(fnmatchcase(name, pattern) for pattern in _listed(output_layers)))
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from lightning_saturation.arguments import check_choice
+
 Pooling = Literal["mean", "max", "median", "positions", "flatten", "last"]
 
 
@@ -26,10 +28,8 @@ class Layout(NamedTuple):
 
 def check_pooling(pooling: Any) -> Pooling:
     """Return ``pooling`` if it is one of the known ones, else raise a ``ValueError``."""
-    for known in get_args(Pooling):
-        if pooling == known:
-            return known  # type: ignore[no-any-return]
-    raise ValueError(f"Expected `pooling` to be one of {get_args(Pooling)}, got {pooling!r}.")
+    known: Pooling = check_choice("pooling", pooling, get_args(Pooling))
+    return known
 
 
 def pool(output: Tensor, *, layout: Layout = Layout(), pooling: Pooling = "mean") -> Tensor:  # noqa: B008

@@ -29,7 +29,7 @@ class LayerWindow(ABC):
         self.seen: dict[str, None] = {}
         self.batches: int | None = None
         """How many batches the window will have, where that is known."""
-        self._last: str | None = None  # that ran in this batch
+        self._reached = 0  # how many of `order` lie before the last that ran in this batch, itself included
         self._troubled: set[tuple[str, str, str]] = set()
 
     @property
@@ -39,15 +39,28 @@ class LayerWindow(ABC):
 
     def begin_batch(self) -> None:
         """Note that what comes next runs at the beginning of the model again."""
-        self._last = None
+        self._reached = 0
+
+    def arrange(self, order: Sequence[str]) -> None:
+        """Put the layers into ``order``; those that it does not hold stay behind the layer that they ran behind."""
+        known = [name for name in order if name in self.names]
+        rest = [(name, self.order[:index]) for index, name in enumerate(self.order) if name not in known]
+        self.order = known
+        for name, before in rest:
+            self.order.insert(max((self.order.index(each) + 1 for each in before), default=0), name)
+
+    def note(self, name: str) -> None:
+        """Note that layer ``name`` runs."""
+        if name not in self.order:
+            # Behind those that ran before it, not at the end: an earlier batch may have skipped this layer.
+            self.order.insert(self._reached, name)
+        # A layer that is used again does not lead back: what follows it lies behind all that ran.
+        self._reached = max(self._reached, self.order.index(name) + 1)
 
     def add(self, name: str, rows: Tensor) -> None:
         """Take in ``rows`` (…, features) of layer ``name``; whatever fails is left out, with one warning."""
         try:
-            if name not in self.order:
-                # Behind the layer that ran before it, not at the end: an earlier batch may have skipped this layer.
-                self.order.insert(0 if self._last is None else self.order.index(self._last) + 1, name)
-            self._last = name
+            self.note(name)
             if self._keep(name, rows):
                 self.seen[name] = None
         except Exception as error:  # a user's training must not end because of a diagnostic

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from lightning_saturation.arguments import check_choice
 from lightning_saturation.covariance.spectrum import check_delta, intrinsic_dimension
 from lightning_saturation.similarity.cca import correlate, whiten
 from lightning_saturation.similarity.pairs import PairMoments
@@ -70,9 +71,8 @@ class Size(NamedTuple):
 
 def check_basis(basis: str, known: tuple[str, ...] = get_args(Basis)) -> Basis:
     """Return ``basis`` if it is one of the known ones, else raise a ``ValueError``."""
-    if basis not in known:
-        raise ValueError(f"Expected `basis` to be one of {known}, got {basis!r}.")
-    return basis  # type: ignore[return-value]
+    found: Basis = check_choice("basis", basis, known)
+    return found
 
 
 def subspace(moments: OutputMoments, rank: int, *, basis: Basis, seed: int = 0) -> Subspace:

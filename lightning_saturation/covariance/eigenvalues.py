@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_saturation.covariance.gram import gram_eigenvalues
 from lightning_saturation.covariance.moments import Moments, covariance
 from lightning_saturation.covariance.ranks import all_reduce, rank_and_world, share_by_cost
 from lightning_saturation.covariance.spectrum import covariance_eigenvalues, eigenvalues_together
@@ -31,13 +33,22 @@ def eigenvalues_over_ranks(moments: Mapping[str, Moments], *, group: Any = None)
         if name not in mine
         else together[name].cpu()
         if name in together
-        else _solve(name, m)
+        else _solve(name, len(m.mean), partial(_dense_eigenvalues, m))
         for name, m in moments.items()
     }
     if world > 1 and solved:
         packed = all_reduce(torch.cat(list(solved.values())), group)
         parts = torch.split(packed, [len(part) for part in solved.values()])
         solved = {name: part.clone() for name, part in zip(solved, parts, strict=True)}
+    return {name: None if part.isnan().any() else part for name, part in solved.items()}
+
+
+def eigenvalues_of_few(rows: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+    """Return the same of layers with fewer ``rows`` (samples, features) than features, all of them finite.
+
+    None stands for a problem that could not be solved.
+    """
+    solved = {name: _solve(name, few.shape[1], partial(gram_eigenvalues, few)) for name, few in rows.items()}
     return {name: None if part.isnan().any() else part for name, part in solved.items()}
 
 
@@ -52,10 +63,14 @@ def _solve_together(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
         return {}  # one by one, so that the others are not missing too
 
 
-def _solve(name: str, moments: Moments) -> Tensor:
-    """Return the eigenvalues on the CPU, NaN where the problem cannot be solved."""
+def _dense_eigenvalues(moments: Moments) -> Tensor:
+    return covariance_eigenvalues(covariance(moments))
+
+
+def _solve(name: str, features: int, solve: Callable[[], Tensor]) -> Tensor:
+    """Return the eigenvalues that ``solve`` finds on the CPU, NaN where it fails."""
     try:
-        return covariance_eigenvalues(covariance(moments)).cpu()
+        return solve().cpu()
     except (ValueError, RuntimeError) as error:
         warnings.warn(f"The saturation of layer {name!r} is missing in this window: {error}", stacklevel=2)
-        return torch.full((len(moments.mean),), torch.nan, dtype=torch.float64)
+        return torch.full((features,), torch.nan, dtype=torch.float64)

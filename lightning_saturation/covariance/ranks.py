@@ -73,9 +73,9 @@ def broadcast(tensor: Tensor, source: int, group: Any = None) -> Tensor:
     """
     if not is_distributed(group):
         return tensor
-    sent = tensor.to(wire_device(group)).contiguous()
+    sent, sender = tensor.to(wire_device(group)).contiguous(), global_rank(source, group)
     with _meeting(group):
-        dist.broadcast(sent, global_rank(source, group), group=group)
+        dist.broadcast(sent, sender, group=group)
     return sent.to(tensor.device)
 
 
@@ -86,11 +86,12 @@ def pass_on(tensor: Tensor, group: Any = None, *, to: int | None = None, source:
     """
     here = torch.empty_like(tensor) if source is not None else tensor
     wire = here.to(wire_device(group)).contiguous()
+    receiver, sender = (None if rank is None else global_rank(rank, group) for rank in (to, source))
     with _meeting(group):
-        if to is not None:
-            dist.send(wire, global_rank(to, group), group=group)
-        elif source is not None:
-            dist.recv(wire, global_rank(source, group), group=group)
+        if receiver is not None:
+            dist.send(wire, receiver, group=group)
+        elif sender is not None:
+            dist.recv(wire, sender, group=group)
     return wire.to(tensor.device) if source is not None else None
 
 
@@ -183,7 +184,10 @@ def _ranks(group: Any) -> list[int]:
 
 @contextmanager
 def _meeting(group: Any) -> Iterator[None]:
-    """Talk to the ranks of ``group``, inside of a section after the handshake that it asks for."""
+    """Talk to the ranks of ``group``, inside of a section after the handshake that it asks for.
+
+    The body may only communicate: whatever else fails in it leaves the others waiting.
+    """
     section = _current.get()
     if section is None or section.ranks != _ranks(group):
         yield

@@ -72,6 +72,15 @@ class RowBuffer:
         self._settle()
         return self._sketched.sketch()
 
+    def few(self) -> Tensor | None:
+        """Return all rows so far where they are fewer than their features and not yet summed up; else None.
+
+        They are those of this moment: later rows overwrite them.
+        """
+        exact = not self._accumulation.sketches(self.features)
+        whole = exact and not len(self._exact.shift) and self._pending is None and not self._pinned
+        return self._rows[: self._filled] if whole and 0 < self._filled < self.features else None
+
     @property
     def skipped(self) -> int:
         """How many rows were left out for NaN or infinity."""

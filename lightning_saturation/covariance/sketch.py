@@ -9,6 +9,8 @@ from torch import Tensor
 
 from lightning_saturation.shapes import Float, Int
 
+_EPS = torch.finfo(torch.float64).eps
+
 
 class Sketch(NamedTuple):
     """Rows ``B`` that stand for a centred scatter ``M = Σ (x − mean)(x − mean)ᵀ``, float64.
@@ -26,15 +28,27 @@ class Sketch(NamedTuple):
     ``0 ⪯ M − BᵀB ⪯ (Δ_a + Δ_b + σ²) I``.
     The traces add up exactly, ``tr M = tr M_a + tr M_b + ‖w‖²``.
 
+    Rounding keeps it too. Means are kept as an ``offset`` from a fixed row, the ``shift``, so that what they lose does
+    not grow with their distance from zero; ``drift`` bounds how far the computed mean is from the true one, and
+    ``rounding`` takes in what that does to ``w wᵀ``: ``2 ‖w‖ s E + (s E)²`` for means of error ``E``, with
+    ``s = √(n_a n_b / (n_a + n_b))``.
+
     Source: Liberty, *Simple and deterministic matrix sketching*, 2013; Ghashami et al., *Frequent Directions*, 2016.
     """
 
     samples: Int[Tensor, ""]
-    mean: Float[Tensor, " features"]
+    shift: Float[Tensor, " features"]
+    offset: Float[Tensor, " features"]
     rows: Float[Tensor, "size features"]
     trace: Float[Tensor, ""]
     shrinkage: Float[Tensor, ""]
     rounding: Float[Tensor, ""]
+    drift: Float[Tensor, ""]
+
+    @property
+    def mean(self) -> Float[Tensor, " features"]:
+        """The mean of the rows."""
+        return self.shift + self.offset
 
 
 def sketch_size(features: int) -> int:
@@ -51,11 +65,13 @@ def empty_sketch(features: int, *, size: int | None = None, device: torch.device
         zero = torch.zeros((), dtype=torch.float64, device=device)
         return Sketch(
             samples=torch.zeros((), dtype=torch.int64, device=device),
-            mean=torch.zeros(features, dtype=torch.float64, device=device),
+            shift=torch.zeros(features, dtype=torch.float64, device=device),
+            offset=torch.zeros(features, dtype=torch.float64, device=device),
             rows=torch.zeros(size, features, dtype=torch.float64, device=device),
             trace=zero,
             shrinkage=zero.clone(),
             rounding=zero.clone(),
+            drift=zero.clone(),
         )
 
 
@@ -70,11 +86,18 @@ def add_to_sketch(
     rows = rows.detach().to(sketch.rows)
     finite = rows.isfinite().all(dim=1)
     counted = finite.sum()
-    rows = torch.where(finite[:, None], rows, 0.0)
-    mean = rows.sum(0) / counted.clamp(min=1)
-    rows = torch.where(finite[:, None], rows - mean, 0.0) * weight**0.5
-    zero = torch.zeros_like(sketch.trace)
-    part = Sketch(counted * weight, mean, rows, rows.square().sum(), zero, zero)
+    if not len(rows):
+        return sketch, counted
+    first = torch.where(finite[:, None], rows, 0.0)[finite.int().argmax()]
+    shift = torch.where(sketch.samples > 0, sketch.shift, first)
+    moved = torch.where(finite[:, None], rows - shift, 0.0)
+    offset = moved.sum(0) / counted.clamp(min=1)
+    squares = moved.square().sum()
+    rows = torch.where(finite[:, None], moved - offset, 0.0) * weight**0.5
+    # A sum of n terms is off by n eps of the sum of their sizes at most (Higham, section 4.2), whatever its order.
+    drift = (len(rows) + 3) * _EPS * (squares / counted.clamp(min=1)).sqrt()
+    rounding = weight * (counted * drift.square() + 4 * _EPS * squares)
+    part = Sketch(counted * weight, shift, offset, rows, rows.square().sum(), torch.zeros_like(drift), rounding, drift)
     return merge_sketches(sketch, part), len(rows) - counted
 
 
@@ -82,19 +105,27 @@ def merge_sketches(first: Sketch, second: Sketch) -> Sketch:
     """Return the sketch of both sets of rows together, of the size of ``first``; either may be empty."""
     samples = first.samples + second.samples
     share = second.samples.double() / samples.clamp(min=1)  # of integers it would be float32
-    difference = torch.where(second.samples > 0, second.mean - first.mean, torch.zeros_like(first.mean))
-    between = difference * (first.samples * share).sqrt()
+    apart = second.shift - first.shift
+    difference = torch.where(second.samples > 0, apart + (second.offset - first.offset), torch.zeros_like(apart))
+    root = (first.samples * share).sqrt()
+    between = difference * root
     trace = first.trace + second.trace + between.square().sum()
     rows, let_go = _shrink([first.rows, second.rows, between[None]], len(first.rows))
     size = len(first.rows) + len(second.rows) + 1
+    lengths = apart.norm() + first.offset.norm() + second.offset.norm()
+    unsure = root * (first.drift + second.drift + 3 * _EPS * lengths)
+    drift = first.drift * (1 - share) + second.drift * share + 4 * _EPS * (first.offset.norm() + difference.norm())
+    known = first.samples > 0
     return Sketch(
         samples,
-        torch.where(first.samples > 0, first.mean + difference * share, second.mean),
+        torch.where(known, first.shift, second.shift),
+        torch.where(known, first.offset + difference * share, second.offset),
         rows,
         trace,
         first.shrinkage + second.shrinkage + let_go,
         # The eigenproblem of the Gram matrix is accurate to a few eps of its trace, whatever the eigenvalue.
-        first.rounding + second.rounding + 4 * size * torch.finfo(torch.float64).eps * trace,
+        first.rounding + second.rounding + 4 * size * _EPS * trace + (2 * between.norm() + unsure) * unsure,
+        torch.where(known, drift, second.drift),
     )
 
 

@@ -23,6 +23,8 @@ class Bracket(NamedTuple):
 def dimension_bracket(sketch: Sketch, *, delta: float = 0.99) -> Bracket:
     """Return bounds on the intrinsic dimension of all rows that ``sketch`` has seen; (0, 0) without any variance.
 
+    The lower end is 0, too, where all there is may be rounding.
+
     Let ``g_i`` be the eigenvalues of ``BᵀB``, ``Δ`` the shrinkage, ``T`` the exact trace and ``ρ = T − Σ g_i`` what the
     sketch has let go. With ``0 ⪯ M − BᵀB ⪯ ΔI`` of trace ``ρ`` the sum ``S_j`` of the ``j`` largest eigenvalues of the
     scatter ``M`` has (Weyl, Ky Fan) ``L_j = Σ_{i≤j} g_i ≤ S_j ≤ L_j + min(jΔ, ρ)``. ``M`` has rank ``m`` at most (the
@@ -36,15 +38,16 @@ def dimension_bracket(sketch: Sketch, *, delta: float = 0.99) -> Bracket:
     total, shrinkage, rounding = (float(x) for x in (sketch.trace, sketch.shrinkage, sketch.rounding))
     if not math.isfinite(total):
         raise ValueError("Expected a finite sketch, got NaN or infinity in it.")
-    features = len(sketch.mean)
+    features = sketch.rows.shape[1]
     rank = max(1, min(features, int(sketch.samples) - 1))
     slack = features * torch.finfo(torch.float64).eps * total
     if total <= 0:
         return Bracket(0, 0)
     threshold = delta * total - slack
     sums = [0.0, *_squares(sketch).cumsum(0).tolist()]
+    lost = max(total - sums[-1], 0.0)
     return Bracket(
-        _first_possible(sums, shrinkage, max(total - sums[-1], 0.0), threshold - rounding, rank),
+        _first_possible(sums, shrinkage, lost, threshold - rounding, rank) if total > rounding else 0,
         _surely_reached(sums, total, threshold + rounding, rank),
     )
 
@@ -59,7 +62,7 @@ def estimated_eigenvalues(sketch: Sketch) -> Float[Tensor, " features"]:
     Source: Desai, Ghashami and Phillips, *Improved practical matrix sketching with guarantees*, 2016 (compensative
     Frequent Directions).
     """
-    features, samples = len(sketch.mean), int(sketch.samples)
+    features, samples = sketch.rows.shape[1], int(sketch.samples)
     squares = _squares(sketch)[:features]
     lost = (sketch.trace.to(squares) - squares.sum()).clamp(min=0)
     back = torch.minimum(sketch.shrinkage.to(squares), lost / max(len(squares), 1))

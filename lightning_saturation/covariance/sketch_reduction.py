@@ -51,12 +51,12 @@ def _pack(sketches: Mapping[str, Sketch], device: torch.device) -> Tensor:
 
 
 def _unpack(packed: Tensor, widths: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, Sketch]:
-    lengths = [n for name, width in widths.items() for n in (1, width, sizes[name] * width, 1, 1, 1)]
+    lengths = [n for name, width in widths.items() for n in (1, width, width, sizes[name] * width, 1, 1, 1, 1)]
     parts = iter(torch.split(packed, lengths))
     unpacked = {}
     for name, width in widths.items():
-        samples, mean, rows, trace, shrinkage, rounding = (next(parts) for _ in Sketch._fields)
+        samples, shift, offset, rows, *bounds = (next(parts) for _ in Sketch._fields)
         unpacked[name] = Sketch(
-            samples[0].round().long(), mean, rows.view(sizes[name], width), trace[0], shrinkage[0], rounding[0]
+            samples[0].round().long(), shift, offset, rows.view(sizes[name], width), *(bound[0] for bound in bounds)
         )
     return unpacked

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_saturation.covariance.reduction import agree
 from lightning_saturation.covariance.sketch import Sketch, add_to_sketch, empty_sketch, merge_sketches, sketch_size
-from lightning_saturation.covariance.sketch_bounds import Bracket, dimension_bracket, estimated_eigenvalues
+from lightning_saturation.covariance.sketch_bounds import dimension_bracket, estimated_eigenvalues
 from lightning_saturation.covariance.sketch_reduction import merge_over_ranks
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.covariance.state_metric import StateMetric, accumulation_device
@@ -17,6 +17,8 @@ from lightning_saturation.covariance.state_metric import StateMetric, accumulati
 
 class SketchedCovariance(StateMetric):
     """Return certified bounds (2,) on the saturation of all rows seen, float64: the lowest and the highest possible.
+
+    Both are NaN before the first row.
 
     For layers too wide for a :class:`Covariance`: state is ``size`` rows instead of ``features``. ``update(x)`` takes
     rows (samples, features); the first one fixes the number of features; rows with NaN or infinity are left out and
@@ -33,11 +35,9 @@ class SketchedCovariance(StateMetric):
     Source: Ghashami et al., *Frequent Directions*, 2016; see :class:`~lightning_saturation.covariance.sketch.Sketch`.
     """
 
-    mean: Tensor
+    shift: Tensor
+    offset: Tensor
     rows: Tensor
-    trace: Tensor
-    shrinkage: Tensor
-    rounding: Tensor
 
     def __init__(self, size: int | None = None, delta: float = 0.99, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -54,10 +54,10 @@ class SketchedCovariance(StateMetric):
             raise ValueError(f"Expected `x` of shape (samples, features), got {tuple(x.shape)}.")
         if not len(x):
             return
-        if not len(self.mean):
+        if not len(self.shift):
             self._set(empty_sketch(x.shape[1], size=self.size, device=accumulation_device(x.device)))
-        if x.shape[1] != len(self.mean):
-            raise ValueError(f"Expected `x` with {len(self.mean)} features as before, got {x.shape[1]}.")
+        if x.shape[1] != len(self.shift):
+            raise ValueError(f"Expected `x` with {len(self.shift)} features as before, got {x.shape[1]}.")
         for part in torch.split(x, len(self.rows)):
             sketch, skipped = add_to_sketch(self._sketch, part, weight=weight)
             self._set(sketch)
@@ -65,18 +65,23 @@ class SketchedCovariance(StateMetric):
 
     def compute(self) -> Tensor:
         """Return the bounds over all ranks."""
-        sketch = self.sketch()
-        bracket = Bracket(0, 0) if sketch is None else dimension_bracket(sketch, delta=self.delta)
-        features = max(len(self.mean), 1)
-        return torch.tensor([k / features for k in bracket], dtype=torch.float64, device=self.mean.device)
+        if not int(self.samples):
+            return torch.full((2,), torch.nan, dtype=torch.float64, device=self.shift.device)
+        bracket = dimension_bracket(self._sketch, delta=self.delta)
+        return torch.tensor([k / len(self.shift) for k in bracket], dtype=torch.float64, device=self.shift.device)
 
     def sketch(self) -> Sketch | None:
         """Return the sketch of this rank's rows (of all ranks' within a synchronisation), or None before the first."""
-        return self._sketch if len(self.mean) else None
+        return self._sketch if len(self.shift) else None
 
     def eigenvalues(self) -> Tensor:
         """Return estimates (features,) of the covariance's eigenvalues, largest first, with their exact sum."""
         return estimated_eigenvalues(self._sketch)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean (features,) of the rows."""
+        return self.shift + self.offset
 
     @property
     def _sketch(self) -> Sketch:
@@ -87,17 +92,17 @@ class SketchedCovariance(StateMetric):
             setattr(self, name, tensor)
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        theirs = Sketch(*(incoming_state[name].to(self.mean.device) for name in Sketch._fields))
-        if len(theirs.mean) and len(self.mean) not in (0, len(theirs.mean)):
-            raise ValueError(f"Expected a state with {len(self.mean)} features to merge, got {len(theirs.mean)}.")
+        theirs = Sketch(*(incoming_state[name].to(self.shift.device) for name in Sketch._fields))
+        if len(theirs.shift) and len(self.shift) not in (0, len(theirs.shift)):
+            raise ValueError(f"Expected a state with {len(self.shift)} features to merge, got {len(theirs.shift)}.")
         self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
-        if len(theirs.mean):
-            self._set(merge_sketches(self._sketch, theirs) if len(self.mean) else theirs)
+        if len(theirs.shift):
+            self._set(merge_sketches(self._sketch, theirs) if len(self.shift) else theirs)
 
     def _merge_ranks(self, group: Any) -> None:
         own = self.sketch()
         # The size is part of the name, so that ranks with another one are told so instead of hanging.
         name = f"{type(self).__name__}(size={self.size})"
-        for width in agree({name: None if own is None else len(own.mean)}, group=group).values():
+        for width in agree({name: None if own is None else len(own.shift)}, group=group).values():
             sizes = {name: self.size or sketch_size(width)}
             self._set(merge_over_ranks({name: own}, {name: width}, sizes, group=group)[name])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -49,17 +49,17 @@ def layer_dimension(rows: Tensor, labels: Tensor, options: DimensionOptions) -> 
     notes = []
     told: dict[str, float] = {}
     duplicates, beyond = len(rows) - len(points), False
-    law = {"discard": options.discard, "estimator": options.estimator}
+    law: Any = {"discard": options.discard, "estimator": options.estimator}
     try:
-        estimate = estimate_from_nearest(nearest, duplicates=duplicates, **law)  # type: ignore[arg-type]
+        estimate = estimate_from_nearest(nearest, duplicates=duplicates, **law)
     except ValueError as error:
         notes.append(str(error))
     else:
-        spread = error_over_splits(nearest, splits=options.splits, seed=options.seed, **law)  # type: ignore[arg-type]
+        spread = error_over_splits(nearest, splits=options.splits, seed=options.seed, **law)
         told = {"two_nn": estimate.dimension, "standard_error": spread, "low": estimate.low, "high": estimate.high}
         beyond = estimate.beyond_reach
     classes, missing = _classes(rows, labels, options) if options.per_class else ({}, "")
-    scales = two_nn_scales(rows, seed=options.seed, **law) if options.scales and told else []  # type: ignore[arg-type]
+    scales = two_nn_scales(rows, seed=options.seed, **law) if options.scales and told else []
     return LayerDimension(
         features=rows.shape[1],
         samples=len(rows),

@@ -16,8 +16,8 @@ LABEL_SIZE = 8
 INCHES_PER_LAYER = 0.17
 """What one layer takes along the axis that names the layers."""
 
-MOST_NAMES = 150
-"""More layers than this are named in steps, so that a figure stays below 30 inches or so."""
+MOST_NAMES = 60
+"""More layers than this are named in steps, so that a figure stays below 12 inches or so."""
 
 LINE_STYLES = ("-", "--", "-.", ":")
 """Lines differ in style as well as in colour."""

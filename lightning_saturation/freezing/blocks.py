@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_saturation.capture.select import select_layers
 
@@ -72,7 +71,7 @@ def _matching(holders: dict[str, nn.Module], patterns: str | Sequence[str]) -> l
 
 def _counts(module: nn.Module) -> bool:
     """Return whether ``module`` keeps running statistics of what passes through it."""
-    return isinstance(module, _NormBase) and module.track_running_stats
+    return getattr(module, "track_running_stats", False) is True
 
 
 class Freezer:

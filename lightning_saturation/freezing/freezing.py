@@ -87,7 +87,7 @@ class FreezeTraining(Monitor):
         self._seen = 0
         self._released = False
 
-    history: list[tuple[int, int]] = HandedBack()  # type: ignore[assignment]
+    history = HandedBack[list[tuple[int, int]]]()
     """Step and number of frozen blocks, one entry for each freeze."""
 
     @property

@@ -49,8 +49,9 @@ def unit_correlation(
         raise TypeError("Expected rows `x` beside rows `y`; moments of both sides are `PairMoments`.")
     else:
         return unit_correlation(pair_moments(x, y))
-    product = torch.outer(x_variance, y_variance)
-    return (scatter / torch.where(product > 0, product, torch.inf).sqrt()).clamp(-1, 1)
+    # One deviation after the other: their product is zero or infinite where the correlation is not.
+    x_deviation, y_deviation = (torch.where(v > 0, v, torch.inf).sqrt() for v in (x_variance, y_variance))
+    return (scatter / x_deviation[:, None] / y_deviation).clamp(-1, 1)
 
 
 def match_units(

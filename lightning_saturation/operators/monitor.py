@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
 from lightning_saturation.capture.input_shapes import InputShapes
+from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.loggers.write import write_figure, write_table
 from lightning_saturation.operators.density import check_options
 from lightning_saturation.operators.measure import operator_layers, spectra_over_ranks
@@ -124,11 +125,17 @@ class SpectrumMonitor(Monitor):
     ) -> Measured | None:
         done = epoch + 1
         due = done % self.every_n_epochs == 0 or trainer.should_stop or done == trainer.max_epochs
-        if not self._shapes or not due or stage != "train":
+        if stage != "train":
+            return None
+        everyone = gather((self._shapes, due), self._group)
+        shapes = {
+            name: {size for each, _ in everyone for size in each.get(name, ())} for each, _ in everyone for name in each
+        }
+        if not shapes or not any(due for _, due in everyone):
             return None
         report = spectra_over_ranks(
             operator_layers(pl_module, self.layers, self.exclude),
-            self._shapes,
+            shapes,
             self._options,
             seconds=self.seconds,
             progress=self.progress,

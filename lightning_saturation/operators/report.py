@@ -11,6 +11,8 @@ from lightning_saturation.drawing.text_table import table
 from lightning_saturation.operators.histogram import Histogram
 
 _DERIVED = ("spectral_norm", "frobenius_norm", "stable_rank")
+_TOLD = ("structural_zeros", "trace", "cdf_error", "probes", "degree", "resolution", "products")
+_NOT_SAVED = "its histogram was not saved whole"
 _DECAY = ("exponent", "first_rank", "last_rank", "r_squared")
 
 
@@ -58,12 +60,9 @@ class SpectrumReport:
         known = {f.name: state[f.name] for f in fields(cls) if f.name in state}
         for key, kind in (("missing", str), ("input_shapes", list | tuple)):
             known[key] = {name: value for name, value in known.get(key, {}).items() if isinstance(value, kind)}
-        names = {f.name for f in fields(Histogram)}
-        layers = {
-            name: Histogram(**{key: value for key, value in numbers.items() if key in names})
-            for name, numbers in state.get("layers", {}).items()
-        }
-        return cls(**{**known, "layers": layers})
+        layers = {name: _histogram(numbers) for name, numbers in state.get("layers", {}).items()}
+        known["missing"] |= {name: _NOT_SAVED for name, histogram in layers.items() if histogram is None}
+        return cls(**{**known, "layers": {name: it for name, it in layers.items() if it is not None}})
 
     def __str__(self) -> str:
         head = ("layer", "size", "λ max", "stable rank", "decay", "method", "")
@@ -77,3 +76,11 @@ class SpectrumReport:
             rows.append((name, *numbers, histogram.method, histogram.note))
         rows += [(name, "", "", "", "", "", f"missing: {reason}") for name, reason in self.missing.items()]
         return "\n".join([f"Spectra of layers as operators (epoch {self.epoch}, step {self.step})", *table(head, rows)])
+
+
+def _histogram(state: dict[str, Any]) -> Histogram | None:
+    known = {f.name: state.get(f.name, math.nan) for f in fields(Histogram) if f.name in state or f.name in _TOLD}
+    try:
+        return Histogram(**known) if "multiplicity" in known else None
+    except TypeError:  # what the others are read off is missing, and nothing could stand in for it
+        return None

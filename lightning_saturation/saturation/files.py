@@ -10,21 +10,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightning_saturation.drawing.metric_curve import MetricCurve
 from lightning_saturation.drawing.replacing import replacing
 from lightning_saturation.loggers.tabular import to_csv
-from lightning_saturation.saturation.plots.overview import overview_figure
+from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.report.windows import by_stage
+from lightning_saturation.saturation.report.windows import by_stage, windows_of
 
 
 def save_reports(
-    reports: Sequence[SaturationReport], save_dir: str | os.PathLike[str], *, name: str = "saturation"
+    reports: Sequence[SaturationReport],
+    save_dir: str | os.PathLike[str],
+    *,
+    name: str = "saturation",
+    metric: MetricCurve | None = None,
 ) -> list[Path]:
     """Return the files written into ``save_dir``: ``{name}.csv``, ``{name}.json`` and ``{name}.png``.
 
     The CSV file has one row per stage, window and layer; the JSON file holds the same by window, with the averages,
-    and the diagnosis of each stage; the picture is the profile beside the heatmap. The folder is made where needed,
-    files of an earlier call are replaced by whole ones, and nothing is written where no report has a layer.
+    and the diagnosis of each stage; the picture is that of training with ``metric``, or of the stage seen last. The
+    folder is made where needed, files of an earlier call are replaced by whole ones, and nothing is written where no
+    report has a layer.
     """
     reports = [report for report in reports if report.layers]
     if not reports:
@@ -41,7 +47,7 @@ def save_reports(
     with replacing(document) as path:
         path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     with replacing(picture) as path:
-        overview_figure(reports).savefig(path, dpi=150, format="png")
+        verdict_figure(windows_of(reports), metric=metric).savefig(path, dpi=150, format="png")
     return [table, document, picture]
 
 

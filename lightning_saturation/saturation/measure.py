@@ -15,7 +15,7 @@ from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamp
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.window import saturation_tracker
+from lightning_saturation.saturation.window import outputs_over_ranks, saturation_tracker
 
 
 def measure_saturation(
@@ -55,7 +55,15 @@ def measure_saturation(
     if max_batches is not None and max_batches < 1:
         raise ValueError(f"Expected `max_batches` of at least 1 or None, got {max_batches}.")
     kept = accumulation(covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=pooling)
-    tracker = saturation_tracker(model, stages=("test",), layers=layers, exclude=exclude, pooling=pooling, kept=kept)
+    tracker = saturation_tracker(
+        model,
+        stages=("test",),
+        layers=layers,
+        exclude=exclude,
+        output_layers=output_layers,
+        pooling=pooling,
+        kept=kept,
+    )
     check_output_layers(tracker.names, output_layers)
     window = tracker.windows["test"]
     window.batches = length(batches, max_batches)
@@ -73,10 +81,12 @@ def measure_saturation(
         if process_group is None and window.is_empty:
             raise ValueError("Expected `batches` with at least one batch that reaches a tracked layer, got none.")
         layer_statistics = window.statistics(delta=delta, group=group)
+        outputs = outputs_over_ranks(tracker, "test", group)
     tracker.warn_about_missing(list(layer_statistics))
     return SaturationReport(
         layers=layer_statistics,
         delta=delta,
-        output_layers=choose_output_layers(list(layer_statistics), output_layers),
+        output_layers=choose_output_layers(list(layer_statistics), output_layers, outputs),
         coverage=tracker.coverage(list(layer_statistics)),
+        left_out=tracker.without_measure(list(layer_statistics)),
     )

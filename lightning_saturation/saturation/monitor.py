@@ -17,19 +17,22 @@ from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.saturation.convergence import settling
+from lightning_saturation.saturation.reading import Reading
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.window import Window, saturation_tracker
+from lightning_saturation.saturation.window import Window, outputs_over_ranks, saturation_tracker
 from lightning_saturation.saturation.writing import write_reports, write_window
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
+from lightning_saturation.training.monitor import Monitor
+from lightning_saturation.training.task_metrics import TaskMetrics
 
 _SUMMARIES = ("average", "change", "converged")
 
 
-class SaturationMonitor(LayerMonitor[Window]):
+class SaturationMonitor(LayerMonitor[Window], Reading):
     """Log, layer by layer and window by window, how much of each layer's feature space the data fills.
 
     A window is an epoch, or ``every_n_train_steps`` optimizer steps of training. When it closes, a
@@ -44,8 +47,9 @@ class SaturationMonitor(LayerMonitor[Window]):
         layers: names or globs of ``named_modules()`` to track, None for all linear, convolutional, recurrent and
             attention layers; see :func:`select_layers`.
         exclude: names or globs to leave out.
-        output_layers: names or globs left out of the average; None stands for the last tracked layer to run, unless it
-            is the only one, ``()`` for none.
+        output_layers: names or globs left out of the average; None stands for all tracked layers whose output feeds no
+            other one, ``()`` for none. Such a layer of more than 4,096 features is not measured unless it, or any other
+            layer, is named in ``layers`` or here.
         delta: share of the variance that the counted directions hold, in (0, 1].
         pooling: how an output becomes rows: ``"mean"``, ``"max"``, ``"median"`` or ``"last"`` over its positions
             (pixels, tokens), every one of the ``"positions"``, or all of them in one row with ``"flatten"``.
@@ -99,6 +103,7 @@ class SaturationMonitor(LayerMonitor[Window]):
         self.log_windows = check_flag("log_windows", log_windows)
         self.settling: dict[str, tuple[Settling, ...]] = dict.fromkeys(self.stages, ())
         """Change and convergence of every complete window since fitting started, by stage."""
+        self._metrics = TaskMetrics()
 
     shown = ("train/average", "train/change")
     kept = ("_reports", "settling")
@@ -114,6 +119,7 @@ class SaturationMonitor(LayerMonitor[Window]):
             stages=stages,
             layers=self.layers,
             exclude=self.exclude,
+            output_layers=self.output_layers,
             pooling=self.pooling,
             kept=self.accumulation,
         )
@@ -150,16 +156,18 @@ class SaturationMonitor(LayerMonitor[Window]):
         layers = {} if window is None else window.statistics(delta=self.delta, group=self._group)
         if not layers or self._tracker is None:
             return None
+        outputs = outputs_over_ranks(self._tracker, stage, self._group)
         return SaturationReport(
             layers=layers,
             stage=stage,
             epoch=epoch,
             step=trainer.global_step,
             delta=self.delta,
-            output_layers=choose_output_layers(list(layers), self.output_layers),
+            output_layers=choose_output_layers(list(layers), self.output_layers, outputs),
             partial=partial,
             learning_rates=self._clock.rates if trainer.state.fn == TrainerFn.FITTING else (),
             coverage=self._tracker.coverage(list(layers)),
+            left_out=self._tracker.without_measure(list(layers)),
         )
 
     def _judged(self, trainer: Trainer, report: SaturationReport) -> Settling | None:
@@ -167,6 +175,14 @@ class SaturationMonitor(LayerMonitor[Window]):
             return None
         complete = [each for each in [*self._reports, report] if each.stage == report.stage and not each.partial]
         return settling(complete, rule_for(trainer, self.name, report.stage))
+
+    def _forget(self, earlier: int) -> None:
+        super()._forget(earlier)
+        self._metrics = TaskMetrics()
+
+    def _after_epoch(self, trainer: Trainer, epoch: int) -> None:
+        monitors = [c for c in trainer.callbacks if isinstance(c, Monitor)]  # type: ignore[attr-defined]
+        self._metrics.take(trainer, epoch, without=tuple(f"{monitor.name}/" for monitor in monitors))
 
     def _values(self, report: SaturationReport, judged: Settling | None) -> dict[str, float]:
         """Return what is logged of ``report``, by key."""
@@ -193,13 +209,21 @@ class SaturationMonitor(LayerMonitor[Window]):
             write_window(trainer.loggers, measured.report, history=self._reports, step=step, name=self.name)
 
     def _write(self, trainer: Trainer, step: int) -> None:
-        write_reports(trainer.loggers, self._reports, step=step, name=self.name, save_dir=self.save_dir)
+        write_reports(
+            trainer.loggers,
+            self._reports,
+            step=step,
+            name=self.name,
+            save_dir=self.save_dir,
+            metric=self._metrics.curve(),
+        )
 
     def _progress(self) -> dict[str, Any]:
-        return {"reports": to_state(self._reports)}
+        return {"reports": to_state(self._reports), "metrics": self._metrics.to_state()}
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         self._reports[:] = from_state(state.get("reports", ()))
+        self._metrics.load_state(state.get("metrics"))
 
 
 def _layer_key(layer: str) -> str:

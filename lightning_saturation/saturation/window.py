@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.capture.window import LayerWindow
-from lightning_saturation.covariance.accumulation import Accumulation, accumulation
-from lightning_saturation.covariance.eigenvalues import eigenvalues_over_ranks
+from lightning_saturation.covariance.accumulation import WIDEST_EXACT, Accumulation, accumulation
+from lightning_saturation.covariance.eigenvalues import eigenvalues_of_few, eigenvalues_over_ranks
 from lightning_saturation.covariance.moments import Moments
-from lightning_saturation.covariance.ranks import all_reduce
+from lightning_saturation.covariance.ranks import all_reduce, gather, is_distributed
 from lightning_saturation.covariance.reduction import agree, all_reduce_moments
 from lightning_saturation.covariance.row_buffer import RowBuffer
 from lightning_saturation.covariance.sketch import sketch_size
@@ -43,20 +43,24 @@ class Window(LayerWindow):
         widths = agree({**{name: self._buffers[name].features for name in seen}, **dict.fromkeys(unseen)}, group=group)
         wide = {name: width for name, width in widths.items() if self._accumulation.sketches(width)}
         exact = {name: width for name, width in widths.items() if name not in wide}
+        few = {} if is_distributed(group) else self._few(exact)
+        many = {name: width for name, width in exact.items() if name not in few}
         local = {name: self._buffers[name] if name in self.seen else None for name in widths}
         moments = all_reduce_moments(
-            {name: b.moments() if (b := local[name]) else None for name in exact}, group=group, widths=exact
+            {name: b.moments() if (b := local[name]) else None for name in many}, group=group, widths=many
         )
         sizes = {name: sketch_size(width) for name, width in wide.items()}
         sketches = merge_over_ranks(
             {name: b.sketch() if (b := local[name]) else None for name in wide}, wide, sizes, group=group
         )
-        counts = self._counts(list(widths), group)
+        counts = self._counts([name for name in widths if name not in few], group)
+        counts |= {name: _Counts(len(rows.finite), rows.skipped) for name, rows in few.items()}
         moments = {name: _per_row(m, counts[name].samples) for name, m in moments.items()}
         eigenvalues = eigenvalues_over_ranks(moments, group=group)
+        eigenvalues |= eigenvalues_of_few({name: rows.finite for name, rows in few.items() if len(rows.finite)})
         return {
             name: LayerStatistics.from_eigenvalues(
-                eigenvalues[name], features=width, **counts[name]._asdict(), delta=delta
+                eigenvalues.get(name), features=width, **counts[name]._asdict(), delta=delta
             )
             if name in exact
             else LayerStatistics.from_sketch(sketches[name], *counts[name], delta=delta)
@@ -80,6 +84,12 @@ class Window(LayerWindow):
         for buffer in self._buffers.values():
             buffer.reset()
 
+    def _few(self, exact: Iterable[str]) -> dict[str, _Few]:
+        """Return the rows of the layers that have fewer of them than features, which need no covariance."""
+        few = {name: self._buffers[name].few() for name in exact if name in self.seen}
+        kept = {name: (rows, rows.isfinite().all(1)) for name, rows in few.items() if rows is not None}
+        return {name: _Few(rows[finite], int((~finite).sum())) for name, (rows, finite) in kept.items()}
+
     def _counts(self, names: Sequence[str], group: Any) -> dict[str, _Counts]:
         """Return, by layer, how many rows were taken and how many skipped over all ranks."""
         counts = torch.zeros(len(names), 2, dtype=torch.int64)
@@ -90,16 +100,28 @@ class Window(LayerWindow):
         return {name: _Counts(*pair) for name, pair in zip(names, counts.tolist(), strict=True)}
 
 
+def outputs_over_ranks(tracker: LayerTracker[Window], stage: str, group: Any) -> tuple[str, ...]:
+    """Return the layers that are outputs on every rank that saw them, the same on all ranks; a collective call."""
+    everyone = gather((tuple(tracker.windows[stage].order), tracker.outputs(stage)), group)
+    inner = {name for ran, ends in everyone for name in ran if name not in ends}
+    return tuple(dict.fromkeys(name for _, ends in everyone for name in ends if name not in inner))
+
+
 def saturation_tracker(
     model: nn.Module,
     *,
     stages: Sequence[str],
     layers: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    output_layers: Sequence[str] | None = None,
     pooling: Pooling = "mean",
     kept: Accumulation | None = None,
 ) -> LayerTracker[Window]:
-    """Return hooks on the layers of ``model`` with a :class:`Window` per stage, whose rows are ``kept`` as it says."""
+    """Return hooks on the layers of ``model`` with a :class:`Window` per stage, whose rows are ``kept`` as it says.
+
+    Where neither ``layers`` nor ``output_layers`` were chosen, an output layer too wide for an exact covariance, as the
+    vocabulary of a language model is, is left out: it costs more than all others, and is not in the average.
+    """
     rows = accumulation(pooling=pooling) if kept is None else kept
     return LayerTracker(
         model,
@@ -109,7 +131,13 @@ def saturation_tracker(
         exclude=exclude,
         pooling=pooling,
         views=True,  # a budget chooses among positions before any of them is copied
+        widest=WIDEST_EXACT if layers is None and output_layers is None else None,
     )
+
+
+class _Few(NamedTuple):
+    finite: Tensor
+    skipped: int
 
 
 class _Counts(NamedTuple):

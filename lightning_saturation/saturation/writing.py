@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_saturation.drawing.canvas import thin
+from lightning_saturation.drawing.metric_curve import MetricCurve
 from lightning_saturation.loggers.adapter import Sink
 from lightning_saturation.loggers.dispatch import attempt, to_each
 from lightning_saturation.saturation.files import save_reports
 from lightning_saturation.saturation.plots.heatmap import heatmap_figure
-from lightning_saturation.saturation.plots.profile import MOST_LINES, profile_figure
 from lightning_saturation.saturation.plots.spectrum import report_spectra, spectrum_figure
+from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.report.windows import by_stage, layer_names, when
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+MOST_LINES = 10
+"""Windows in a profile chart."""
 
 MOST_SPECTRA = 12
 """Layers in a spectrum chart."""
@@ -37,14 +41,15 @@ def write_reports(
     step: int,
     name: str = "saturation",
     save_dir: str | os.PathLike[str] | None = None,
+    metric: MetricCurve | None = None,
 ) -> None:
     """Write everything that ``reports``, the history of a run, say, under ``step`` and keys that start with ``name``.
 
-    W&B gets the long-format table ``{name}/table`` and per stage ``{name}/{stage}/profile`` (a line per window, at
-    most ten), ``.../heatmap`` (a picture), ``.../spectrum`` (log10 axes, the last window) and ``.../diagnosis`` (text
-    in the summary). TensorBoard gets pictures, text and histograms of eigenvalues, MLflow pictures, CSV and text;
-    other loggers have the scalars; with ``save_dir`` the files of :func:`save_reports` are written as well. A logger
-    that fails is named in one warning, and so is a folder.
+    W&B gets the long-format table ``{name}/table`` and per stage ``{name}/{stage}/picture`` (the verdict, with
+    ``metric`` beside saturation), ``.../heatmap``, ``.../profile`` (a line per window, at most ten), ``.../spectrum``
+    (log10 axes, the last window) and ``.../diagnosis`` (text in the summary). TensorBoard gets pictures, text and
+    histograms of eigenvalues, MLflow pictures, CSV and text; other loggers have the scalars; with ``save_dir`` the
+    files of :func:`save_reports` are written as well. A logger that fails is named in one warning, and so is a folder.
 
     W&B draws the last table of a key only: call this once, when the run ends, however it ends.
     """
@@ -52,11 +57,11 @@ def write_reports(
     if not reports:
         return
     stages = by_stage(reports)
-    picture = cache(partial(_picture, stages))
+    picture = cache(partial(_picture, stages, metric))
 
     def write(sink: Sink) -> None:
         # Tables last: an online W&B run asks its server for each of them, and without one the rest is in by then.
-        kinds = () if not sink.draws else ("heatmap",) if sink.charts else ("profile", "heatmap", "spectrum")
+        kinds = () if not sink.draws else ("picture", "heatmap", *(() if sink.charts else ("spectrum",)))
         for stage, same_stage in stages.items():
             sink.text(f"{name}/{stage}/diagnosis", str(same_stage[-1].diagnose(history=same_stage)), step=step)
             for kind in kinds:
@@ -67,7 +72,9 @@ def write_reports(
 
     to_each(loggers, write)
     if save_dir is not None:
-        attempt(f"The folder {os.fspath(save_dir)!r}", lambda: save_reports(reports, save_dir, name=name))
+        attempt(
+            f"The folder {os.fspath(save_dir)!r}", lambda: save_reports(reports, save_dir, name=name, metric=metric)
+        )
 
 
 def write_window(
@@ -80,7 +87,9 @@ def write_window(
 ) -> None:
     """Write table and spectra of one window under ``{name}/{stage}/window/``, and the heatmap of ``history`` so far."""
     key = f"{name}/{report.stage}/window"
-    picture = cache(partial(_picture, {report.stage: [r for r in history if r.stage == report.stage and r.layers]}))
+    picture = cache(
+        partial(_picture, {report.stage: [r for r in history if r.stage == report.stage and r.layers]}, None)
+    )
 
     def write(sink: Sink) -> None:
         figure = picture(report.stage, "heatmap") if sink.draws else None
@@ -136,11 +145,13 @@ def _thin_spectrum(share: np.ndarray) -> tuple[list[float], list[float]]:
     return np.log10(ranks).tolist(), np.log10(share[ranks - 1]).tolist()
 
 
-def _picture(stages: dict[str, list[SaturationReport]], stage: str, kind: str) -> Figure | None:
+def _picture(
+    stages: dict[str, list[SaturationReport]], metric: MetricCurve | None, stage: str, kind: str
+) -> Figure | None:
     """Return the figure of one kind, or None where there is nothing to draw."""
     reports = stages[stage]
     if not reports:
         return None
     if kind == "spectrum":
         return spectrum_figure(reports[-1], most=MOST_SPECTRA) if report_spectra(reports[-1]) else None
-    return heatmap_figure(reports) if kind == "heatmap" else profile_figure(reports)
+    return heatmap_figure(reports) if kind == "heatmap" else verdict_figure(reports, metric=metric)

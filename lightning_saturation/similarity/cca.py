@@ -15,6 +15,11 @@ from lightning_saturation.similarity.pairs import PairMoments, as_pair
 # Directions whose standard deviation is below a millionth of the largest one are rounding residue of float32 data:
 # duplicate and constant features leave exactly such directions, and dividing by them would turn noise into signal.
 RESIDUE = 1e-12
+# A feature whose standard deviation is below 1e-10 of the largest one's counts as constant: less than float64 leaves of
+# a constant when its mean is rounded.
+CONSTANT = 1e-20
+# Correlations closer than this are one: their directions are any basis of a subspace, which rounding turns about.
+TIE = 1e-6
 
 
 class CCA(NamedTuple):
@@ -53,15 +58,17 @@ def cca(
     """Return the canonical correlations of ``x`` and ``y`` with their directions.
 
     ``x`` and ``y`` are rows of the same samples, or ``x`` holds their moments. Each side keeps the principal directions
-    that hold ``delta`` of its variance; None keeps all but rounding residue (variance below 1e-12 of the largest).
-    Invariant to affine maps of either side with ``delta=None``; to orthogonal maps, scaling and offsets otherwise.
+    that hold ``delta`` of its variance; None keeps all but rounding residue: of features scaled to unit variance, the
+    directions whose variance is below 1e-12 of the largest, and features with a standard deviation below 1e-10 of the
+    largest. With ``delta=None`` it is invariant to the scales of features, each by itself, and to affine maps of either
+    side whose condition leaves no direction below that; to orthogonal maps, scaling and offsets otherwise.
     A side without variance gives no correlations. Warns where so few samples carry so many directions that some
     correlations are 1 whatever the data says. Raises ``ValueError`` for rows of different samples or a bad ``delta``.
 
     Source: Raghu et al., *SVCCA*, section 2; Hotelling, *Relations between two sets of variates*, 1936.
 
     >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 1.0]])
-    >>> cca(x, 2 * x[:, :1] + 7).correlations
+    >>> cca(x, 2 * x[:, :1] + 7).correlations.round(decimals=9)
     tensor([1.], dtype=torch.float64)
     """
     pair = as_pair(x, y)
@@ -95,12 +102,14 @@ def pwcca(
 
     The weight of a direction is the sum over features of the absolute product of the direction's values with the
     feature's, centred, which differs between the sides: both and their mean come back, each in [0, 1], NaN where one
-    side has no variance. Depends on the features' scale. Inputs, warnings and errors are those of ``cca``.
+    side has no variance. Directions whose correlations tie (within 1e-6, as with a skip connection) are any basis of a
+    subspace: together they weigh what they do on average over all its bases. Depends on the features' scale. Inputs,
+    warnings and errors are those of ``cca``.
 
     Source: Morcos, Raghu and Bengio, *Insights on representational similarity*, 2018, section 3.
 
     >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 1.0], [4.0, 0.0]])
-    >>> pwcca(x, x @ torch.tensor([[1.0, 1.0], [0.0, 3.0]])).mean
+    >>> pwcca(x, x @ torch.tensor([[1.0, 1.0], [0.0, 3.0]])).mean.round(decimals=9)
     tensor(1., dtype=torch.float64)
     """
     pair = as_pair(x, y)
@@ -110,7 +119,7 @@ def pwcca(
 def weigh(pair: PairMoments, found: CCA) -> ProjectionWeighted:
     """Return the correlations ``found`` in ``pair``, weighted by the projections of both sides."""
     sides = [
-        _weighted_mean(found.correlations, (scatter @ directions).abs().sum(0))
+        _weighted_mean(found.correlations, scatter @ directions)
         for scatter, directions in ((pair.xx, found.x_directions), (pair.yy, found.y_directions))
     ]
     return ProjectionWeighted(sides[0], sides[1], (sides[0] + sides[1]) / 2)
@@ -157,11 +166,18 @@ def whiten(scatter: Tensor, *, delta: float | None = None) -> Tensor:
         check_delta(delta)
     if not scatter.isfinite().all():
         raise ValueError("Expected finite moments, got NaN or infinity among them.")
-    eigenvalues, vectors = torch.linalg.eigh(scatter)
+    scale = unit_scale(scatter.diagonal()) if delta is None else torch.ones_like(scatter[0])
+    eigenvalues, vectors = torch.linalg.eigh(scale[:, None] * scatter * scale)
     eigenvalues, vectors = eigenvalues.flip(0), vectors.flip(1)
     kept = kept_directions(eigenvalues, delta=delta)
-    white: Tensor = vectors[:, :kept] * eigenvalues[:kept].rsqrt()
+    white: Tensor = scale[:, None] * vectors[:, :kept] * eigenvalues[:kept].rsqrt()
     return white
+
+
+def unit_scale(variance: Float[Tensor, " features"]) -> Float[Tensor, " features"]:
+    """Return what brings features of such ``variance``, or sum of squares, to 1, and constant ones to 0."""
+    varies = variance > CONSTANT * variance.max() if len(variance) else variance > 0
+    return torch.where(varies, variance, torch.inf).rsqrt()
 
 
 def kept_directions(eigenvalues: Tensor, *, delta: float | None) -> int:
@@ -173,10 +189,21 @@ def kept_directions(eigenvalues: Tensor, *, delta: float | None) -> int:
     return rank if delta is None else min(rank, intrinsic_dimension(eigenvalues, delta=delta))
 
 
-def _weighted_mean(correlations: Tensor, weights: Tensor) -> Tensor:
+def _weighted_mean(correlations: Tensor, projections: Float[Tensor, "features pairs"]) -> Tensor:
+    """Return the mean of ``correlations``, each weighted by the absolute ``projections`` on its direction.
+
+    The projections of a feature on an orthonormal basis of m directions, turned at random, are its length within their
+    span times the coordinates of a random point on the sphere, whose mean size is Γ(m/2) / (√π Γ((m + 1)/2)).
+    """
     if not len(correlations):
         return correlations.new_tensor(torch.nan)
-    mean: Tensor = (weights * correlations).sum() / weights.sum()
+    tie = torch.nn.functional.pad(correlations.diff() < -TIE, (1, 0)).cumsum(0)
+    count = tie.bincount().to(correlations)
+    lengths = projections.new_zeros(len(projections), len(count)).index_add_(1, tie, projections.square()).sqrt()
+    shrink = (torch.lgamma(count / 2) - torch.lgamma((count + 1) / 2)).exp() * count / torch.pi**0.5
+    weights = lengths.sum(0) * shrink
+    means = torch.zeros_like(count).index_add_(0, tie, correlations) / count
+    mean: Tensor = (weights * means).sum() / weights.sum()
     return mean
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_saturation.covariance.spectrum import check_delta, intrinsic_dimension
 from lightning_saturation.shapes import Float, Int
-from lightning_saturation.similarity.cca import RESIDUE
+from lightning_saturation.similarity.cca import RESIDUE, unit_scale
 
 
 class FrequencyMoments(NamedTuple):
@@ -58,9 +58,10 @@ def dft_cca(
     On images whose circular shifts are as likely as themselves, this equals CCA of the flattened maps, where every
     channel at every pixel is a feature, at a tiny part of its cost: the covariance falls into one block of channels ×
     channels for each frequency. Elsewhere it ignores correlations between frequencies. ``delta`` keeps the directions
-    that hold this share of the variance over all frequencies together; None keeps all but rounding residue. Maps of
-    different size are an error unless ``resize`` cuts the larger ones down to the common low frequencies. ``x`` may
-    hold moments instead. Raises ``ValueError`` for other shapes or rows of different samples.
+    that hold this share of the variance over all frequencies together; None keeps all but rounding residue, whatever
+    the scales of channels. Maps of different size are an error unless ``resize`` cuts the larger ones down to the
+    common low frequencies. ``x`` may hold moments instead. Raises ``ValueError`` for other shapes or rows of different
+    samples.
 
     Source: Raghu et al., *SVCCA*, section 3.1 and theorem 1.
     """
@@ -183,7 +184,9 @@ def _same_size(x: Tensor, y: Tensor, resize: bool) -> tuple[Tensor, Tensor]:
 
 def whiten_frequencies(scatter: Tensor, weights: Tensor, *, delta: float | None = None) -> tuple[Tensor, Tensor]:
     """Return whitening directions at every frequency, zeros for those that are not kept, and how many are."""
-    eigenvalues, vectors = torch.linalg.eigh(scatter)
+    power = (scatter.diagonal(dim1=-2, dim2=-1).real * weights[..., None]).flatten(0, -2).sum(0)
+    scale = unit_scale(power) if delta is None else torch.ones_like(power)
+    eigenvalues, vectors = torch.linalg.eigh(scale[:, None] * scatter * scale)
     largest = eigenvalues.max().clamp(min=0)
     size = int(weights.sum()) * eigenvalues.shape[-1]
     keep = eigenvalues > max(RESIDUE, size * torch.finfo(torch.float64).eps) * largest
@@ -195,7 +198,7 @@ def whiten_frequencies(scatter: Tensor, weights: Tensor, *, delta: float | None 
         needed = intrinsic_dimension(everywhere, delta=delta)
         if needed:
             keep &= eigenvalues >= everywhere.sort(descending=True).values[needed - 1]
-    return vectors * torch.where(keep, eigenvalues, torch.inf).rsqrt()[..., None, :], keep.sum(-1)
+    return scale[:, None] * vectors * torch.where(keep, eigenvalues, torch.inf).rsqrt()[..., None, :], keep.sum(-1)
 
 
 def _warn_if_few_samples(samples: int, x_kept: Tensor, y_kept: Tensor) -> None:

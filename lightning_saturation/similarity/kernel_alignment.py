@@ -30,18 +30,18 @@ def linear_cka(
     tensor(1., dtype=torch.float64)
     """
     pair = as_pair(x, y)
+    # Of unit total variance: squares of scatters of rows at 1e±80 are no numbers any more.
+    totals = torch.stack([pair.xx.trace(), pair.yy.trace()])
+    xx, yy, xy = pair.xx / totals[0], pair.yy / totals[1], pair.xy / totals[0].sqrt() / totals[1].sqrt()
     if debiased:
-        products = pair.xy.square().sum(), pair.xx.square().sum(), pair.yy.square().sum()
-        own = _lengths(pair)
-        x_total, y_total = pair.xx.trace(), pair.yy.trace()
-        both = unbiased_hsic(products[0], own[0, 1], x_total, y_total, pair.samples)
-        x_own = unbiased_hsic(products[1], own[0, 0], x_total, x_total, pair.samples)
-        y_own = unbiased_hsic(products[2], own[1, 1], y_total, y_total, pair.samples)
+        one, own = torch.ones_like(totals[0]), _lengths(pair) / totals[:, None] / totals
+        both = unbiased_hsic(xy.square().sum(), own[0, 1], one, one, pair.samples)
+        x_own = unbiased_hsic(xx.square().sum(), own[0, 0], one, one, pair.samples)
+        y_own = unbiased_hsic(yy.square().sum(), own[1, 1], one, one, pair.samples)
         # Rounding can leave a tiny negative estimate for a side that hardly varies.
         aligned: Tensor = both / (x_own.clamp(min=0) * y_own.clamp(min=0)).sqrt()
         return torch.where(pair.samples > 3, aligned, torch.nan)
-    # Norms one after the other: the product of squares under one root would overflow first.
-    alignment: Tensor = (pair.xy / pair.xx.norm()).norm() * (pair.xy.norm() / pair.yy.norm())
+    alignment: Tensor = (xy / xx.norm()).norm() * (xy.norm() / yy.norm())
     return alignment
 
 

@@ -120,9 +120,9 @@ class SimilarityMonitor(Monitor):
         self._rates: tuple[float, ...] = ()
         self._since = 0
 
-    series: dict[str, list[float]] = HandedBack()  # type: ignore[assignment]
-    epochs: list[int] = HandedBack()  # type: ignore[assignment]
-    snapshots: dict[float, Rows] = HandedBack()  # type: ignore[assignment]
+    series = HandedBack[dict[str, list[float]]]()
+    epochs = HandedBack[list[int]]()
+    snapshots = HandedBack[dict[float, Rows]]()
     kept = ("_series", "_epochs", "settling", "_snapshots", "_last", "_rates", "_since")
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from lightning_saturation.arguments import check_choice
 from lightning_saturation.capture.capture import Capture
 from lightning_saturation.capture.evaluation import each_batch, run
 from lightning_saturation.capture.pooling import Pooling
@@ -32,10 +33,8 @@ class Key(NamedTuple):
 
 def check_method(method: Any) -> Method:
     """Return ``method`` if it is one of the known ones, else raise a ``ValueError``."""
-    for known in get_args(Method):
-        if method == known:
-            return known  # type: ignore[no-any-return]
-    raise ValueError(f"Expected `method` to be one of {get_args(Method)}, got {method!r}.")
+    known: Method = check_choice("method", method, get_args(Method))
+    return known
 
 
 def outputs_of(

@@ -16,7 +16,7 @@ from lightning_saturation.covariance.ranks import LOCAL, gather, together
 from lightning_saturation.loggers.write import write_scalars, write_text
 from lightning_saturation.stopping.foresight import never_fires, waits
 from lightning_saturation.stopping.settled import SettledRule, Settling
-from lightning_saturation.training.groups import training_group
+from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.progress import logged_step
 from lightning_saturation.training.resumable import VERSION
@@ -98,12 +98,19 @@ class SaturationStopping(EarlyStopping):
             self._source(trainer)
             self.wait_count = 0  # a checkpoint, where there is one, is read after this
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the ranks that decide together."""
+        self._group = meet(trainer, f"{type(self).__name__}(name={self.name!r})")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge windows from here on only."""
+        """Judge windows from here on only; where one rank cannot, none does."""
+        self._watched = None
         with self._guard("begin"):
-            self._watched = self._source(trainer)
-            self._group = training_group(trainer, type(self).__name__)
-            self._judged = len(self._watched.settling[self.stage])
+            with together(self._group):
+                source = self._source(trainer)
+                self._judged = len(source.settling[self.stage])
+                self._group = training_group(trainer, type(self).__name__)
+            self._watched = source
         with self._guard("look ahead"):
             why = "" if self._watched is None else never_fires(trainer, self._watched, self.rule, self.stage)
             if why and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
@@ -128,15 +135,15 @@ class SaturationStopping(EarlyStopping):
         if count == self._judged or self._watched is None:
             return
         self._judged = count
-        stop, last = False, self._watched.settling[self.stage][-1]
+        agreed, last = False, self._watched.settling[self.stage][-1]
         with self._guard("judge a window"), together(self._group):
             # A fit that goes on with a history counts from its own first window.
             self.wait_count = min(last.calm, self.wait_count + 1)
             stop = self.wait_count >= self.rule.patience and trainer.current_epoch + 1 >= (self.min_epochs or 0)
             stop = stop and not self._waits(trainer, self._watched)
             # `should_stop` is local: one rank that stops alone leaves the others waiting for it.
-            stop = any(gather(stop, self._group))
-        if stop:
+            agreed = any(gather(stop, self._group))
+        if agreed:
             self._stop(trainer, last)
 
     def _waits(self, trainer: Trainer, watched: WatchesSettling) -> bool:

@@ -22,12 +22,13 @@ def data_parallel_group(trainer: Trainer) -> Any:
     """
     if trainer.world_size == 1:
         return LOCAL
+    mesh: Any = None
     try:
         mesh = getattr(trainer.strategy, "device_mesh", None)
     except RuntimeError:  # Lightning's answer before the mesh exists
         return None
     if "data_parallel" in (getattr(mesh, "mesh_dim_names", None) or ()):
-        return mesh["data_parallel"].get_group()  # type: ignore[index]
+        return mesh["data_parallel"].get_group()
     return None
 
 

@@ -6,11 +6,13 @@ import os
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from lightning_saturation.drawing.replacing import replacing
+
+T = TypeVar("T")
 
 
 class Handover:
@@ -45,17 +47,16 @@ class Handover:
         return state
 
 
-class HandedBack:
-    """An attribute of a monitor for which the process at home first looks into what another one left."""
+class HandedBack(Generic[T]):
+    """An attribute of a monitor, a ``T``, for which the process at home first looks into what another one left."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = f"_{name}"
 
-    def __get__(self, monitor: Any, owner: type | None = None) -> Any:
-        if monitor is None:
-            return self
+    def __get__(self, monitor: Any, owner: type | None = None) -> T:
         monitor.take_back()
-        return getattr(monitor, self._name)
+        value: T = getattr(monitor, self._name)
+        return value
 
-    def __set__(self, monitor: Any, value: Any) -> None:
+    def __set__(self, monitor: Any, value: T) -> None:
         setattr(monitor, self._name, value)

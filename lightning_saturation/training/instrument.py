@@ -75,6 +75,9 @@ class Instrument:
     def _write(self, trainer: Trainer, step: int) -> None:
         """Write what loggers and files show of all reports; on rank 0 only."""
 
+    def _after_epoch(self, trainer: Trainer, epoch: int) -> None:
+        """Look at what was logged in an epoch that ended; once the module's own hooks have run, again."""
+
     def _end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what is due after the last window of a training that came to its end; a collective call."""
 

@@ -47,6 +47,15 @@ class LayerMonitor(Monitor, Generic[Window]):
                 window.batches = batches_per_window(trainer, stage, self.every_n_train_steps)
             self._tracker.record(stage)
 
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        """Watch this batch; of a sanity check, which trains and counts nothing, only how data flows."""
+        if trainer.sanity_checking:
+            with self._guard("watch a batch"):
+                if self._tracker is not None:
+                    self._tracker.look_once()
+        else:
+            super().on_validation_batch_start(trainer, pl_module, batch)
+
     def _look_away(self) -> None:
         if self._tracker is not None:
             self._tracker.record(None)

@@ -92,6 +92,9 @@ class Monitor(Resumable):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Watch this batch."""
         clock = self._clock
+        if trainer.current_epoch > clock.epoch:
+            with self._guard("look at an epoch's metrics"):
+                self._after_epoch(trainer, clock.epoch)
         if batch_idx == 0 and clock.batches and clock.every_n_steps is None:
             # A resumed run begins the epoch anew, of which the checkpoint holds a part.
             clock.ended = False
@@ -121,15 +124,20 @@ class Monitor(Resumable):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the window of the epoch, unless validation at its end did."""
+        clock = self._clock
         with self._guard("watch a batch"):
             self._look_away()  # ``on_train_batch_start`` of the module may have ended the epoch
-        if self._clock.every_n_steps is None and self._clock.batches:
+        if clock.every_n_steps is None and clock.batches:
             self._close(trainer, pl_module, "train", inside_batch=False)
+        with self._guard("look at an epoch's metrics"):
+            self._after_epoch(trainer, clock.epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close a window within which training ended, and write what loggers show of all reports."""
         if self._clock.batches:
             self._close(trainer, pl_module, "train", inside_batch=False, last=True)
+        with self._guard("look at an epoch's metrics"):
+            self._after_epoch(trainer, self._clock.epoch)
         with self._guard("end"), together(self._group):
             self._end(trainer, pl_module)
         with self._guard("finish"):

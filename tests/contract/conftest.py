@@ -35,19 +35,12 @@ EVERY = {
 }
 """By file, of how many tests one is taken, so that the suite stays short; ``CONTRACT=all`` takes all."""
 
-NOT_KEPT_YET = {
-    "test_missing_fields_are_missing_numbers[dimension]": "a layer that is missing leaves a gap in its depths",
-    "test_missing_fields_are_missing_numbers[spectrum]": "a histogram cannot be read without its counts",
-}
-
 
 def pytest_collection_modifyitems(config, items):
-    """Take one of so many of the long files' tests, and skip visibly what is not kept yet."""
+    """Take one of so many of the long files' tests."""
     taken, left = [], []
     seen = dict.fromkeys(EVERY, 0)
     for item in items:
-        if item.name in NOT_KEPT_YET:
-            item.add_marker(pytest.mark.skip(reason=f"not kept yet: {NOT_KEPT_YET[item.name]}"))
         name = item.path.stem
         inside = item.path.parent == HERE and name in EVERY and os.environ.get("CONTRACT") != "all"
         if inside:

@@ -58,10 +58,10 @@ def labels(entries):
 
 
 def paths(state, at=()):
-    """Return the way to every named field: layers have dots in their names, shares of training are no text."""
+    """Return the way to every named field: names of layers are data, and shares of training are no text."""
     if isinstance(state, dict):
         for key, value in state.items():
-            if isinstance(key, str) and "." not in key:
+            if isinstance(key, str) and at[-1:] not in (("layers",), ("baseline",)):
                 yield (*at, key)
             yield from paths(value, (*at, key))
     elif isinstance(state, list | tuple):

@@ -1,6 +1,7 @@
 """The sketch's certificate against NumPy's exact scatter, however the rows come and whatever their spectrum."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -111,6 +112,66 @@ def test_the_bracket_contains_the_dimension_of_real_activations(delta):
         widths.append(upper - lower)
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] == 0
+
+
+def crosses(lengths, repeats, seed):
+    """Rows ± length along each axis: of whole numbers, so that their scatter is known without any rounding."""
+    axes = torch.diag(torch.tensor(lengths, dtype=torch.float64))
+    rows = torch.cat([axes, -axes]).repeat(repeats, 1)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows[order], [Fraction(2 * repeats * length**2) for length in sorted(lengths, reverse=True)]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+@pytest.mark.parametrize("parts", [1, 7, 50])
+def test_no_rounding_of_means_breaks_the_bracket_next_to_a_partial_sum(offset, parts):
+    for seed in range(3):
+        rows, squares = crosses([9, 8, 7, 6, 5, 4, 3, 2], 5, seed)
+        moved = (rows + offset).float()
+        assert torch.equal(moved.double() - offset, rows)
+        sketch = sketched(moved, 8, parts)
+        total, held = sum(squares), Fraction(0)
+        for square in squares[:-1]:
+            held += square
+            for margin in (-3e-13, -1e-13, 1e-13, 3e-13):
+                delta = float(held / total) * (1 + margin)
+                sums = [sum(squares[:k]) for k in range(9)]
+                truth = next(k for k in range(9) if sums[k] >= (Fraction(delta) - 8 * Fraction(2) ** -52) * total)
+                lower, upper = dimension_bracket(sketch, delta=delta)
+                assert lower <= truth <= upper <= lower + 1
+    assert float(sketch.rounding) <= 1e-9 * float(sketch.trace)  # it still says something
+
+
+@pytest.mark.parametrize("parts", [1, 7, 30])
+def test_rows_that_are_equal_have_dimension_zero(parts):
+    sketch = sketched(torch.full((70, 5), 0.1, dtype=torch.float64), 3, parts)
+    assert float(sketch.trace) == 0
+    assert dimension_bracket(sketch) == Bracket(0, 0)
+
+
+def test_what_may_be_all_rounding_may_have_dimension_zero():
+    rows = 0.1 + 1e-17 * torch.randn(70, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sketch = sketched(rows * 1e3, 3, 7)
+    lower, upper = dimension_bracket(sketch._replace(rounding=2 * sketch.trace + 1e-300))
+    assert lower == 0
+    assert upper <= 5
+
+
+def test_rounding_adds_up_over_merges():
+    first, second = (sketched(rows_of("power law", 40, 12, 5.0, seed), 6, 5) for seed in (0, 1))
+    merged = merge_sketches(first, second)
+    assert float(merged.rounding) > float(first.rounding + second.rounding)
+    assert float(first.rounding) > 4 * (6 + 5 + 1) * 2.0**-52 * float(first.trace)  # of eight merges
+
+
+def test_the_bracket_has_the_same_slack_at_a_tie_as_the_dimension():
+    """In wide layers it is larger than all rounding of a sketch that lost nothing."""
+    rows, squares = crosses([4, 3, 2, 1], 1, 0)
+    wide = torch.cat([rows, torch.zeros(8, 4092)], dim=1)
+    delta = float((squares[0] + squares[1]) / sum(squares)) * (1 + 2000 * 2.0**-52)
+    lower, upper = dimension_bracket(sketched(wide, 8, 8), delta=delta)
+    assert lower <= intrinsic_dimension(torch.tensor([*map(float, squares), *[0.0] * 4092]), delta=delta) <= upper
+    assert lower == 2
 
 
 def test_a_tie_at_the_threshold_is_inside_the_bracket():

@@ -73,6 +73,14 @@ def test_inference_mode_and_training_alternate():
     assert int(metric.samples) == 600
 
 
+def test_nothing_seen_is_not_a_number():
+    metric = SketchedCovariance(size=8)
+    with pytest.warns(UserWarning, match="before the ``update``"):
+        assert metric.compute().isnan().tolist() == [True, True]
+    metric.update(torch.full((4, 3), torch.nan))
+    assert metric.compute().isnan().all()
+
+
 def test_rows_that_are_not_finite_are_counted():
     x = rows()
     x[4, 0], x[9, 1] = torch.nan, torch.inf

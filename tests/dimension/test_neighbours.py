@@ -121,3 +121,30 @@ def test_parts_merge_to_the_whole(rows: int, features: int, cut: int, levels: in
     points = torch.randint(levels, (rows, features), generator=generator).float()
     merged = merge_nearest(two_nearest(queries, points[:cut]), two_nearest(queries, points[cut:]))
     torch.testing.assert_close(merged, brute_force(queries, points), rtol=1e-9, atol=0)
+
+
+def test_near_ties_that_rounding_hides_are_measured_again() -> None:
+    """Second and third neighbours as near to each other as float32 products can tell: no slack is left to err in.
+
+    Two clouds far apart: products round by a thousandth of the distances inside a cloud, less than the bounds give way.
+    """
+    x = draw((4000, 5)) @ draw((5, 12), 1)
+    x[:2000] += 40
+    truth = brute_force(x)
+    third = torch.cdist(x.double(), x.double()).fill_diagonal_(torch.inf).topk(3, dim=1, largest=False).values[:, 2]
+    assert ((third / truth[:, 1]).square() < 1 + 1e-3).sum() > 20
+    torch.testing.assert_close(two_nearest(x), truth, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("features", [1, 40, 5000])
+def test_norms_pay_for_the_worst_rounding_of_a_product(dtype: torch.dtype, features: int) -> None:
+    """Higham's constant for n products and as many sums, three roundings more, and what underflows altogether."""
+    rows = draw((6, features), 5, torch.float64)
+    rows[3] = 0
+    shadow = neighbours._shadow(rows, torch.zeros(features).double(), torch.tensor(1.0).double(), dtype)
+    kind = torch.finfo(dtype)
+    unit = (features + 3) * kind.eps / 2
+    paid = 0.5 * rows.square().sum(1) - shadow[:, -1].double()
+    assert (paid >= 0.5 * rows.square().sum(1) * unit / (1 - unit)).all()
+    assert paid[3] >= features * kind.tiny

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_saturation.dimension.copies import row_keys, without_copies
 from lightning_saturation.dimension.neighbours import two_nearest
-from lightning_saturation.dimension.two_nn_law import check_options, error_over_splits, estimate_from_nearest
+from lightning_saturation.dimension.two_nn_law import _kept, check_options, error_over_splits, estimate_from_nearest
 from lightning_saturation.functional import two_nn_dimension, two_nn_estimate, two_nn_scales
 
 
@@ -254,3 +254,11 @@ def test_the_error_over_splits_is_near_the_laws_on_even_data() -> None:
     assert math.isnan(error_over_splits(nearest[:8], splits=8))
     with pytest.raises(ValueError, match="`splits` of at least 2, got 1"):
         error_over_splits(nearest, splits=1)
+
+
+@pytest.mark.parametrize("points", [7, 100, 1999])
+def test_the_share_that_is_kept_is_rounded_down_as_decimals_are(points: int) -> None:
+    """Not as binary fractions are: 100 * (1 - 0.71) is 28.999999999999996."""
+    assert [_kept(points, percent / 100) for percent in range(100)] == [
+        points * (100 - percent) // 100 for percent in range(100)
+    ]

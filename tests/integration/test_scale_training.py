@@ -101,7 +101,6 @@ def test_a_sketching_monitor_reports_bounds_that_hold():
 
 def test_an_uncertain_saturation_shows_its_bounds_in_table_and_chart():
     from lightning_saturation.covariance.sketch import add_to_sketch, empty_sketch
-    from lightning_saturation.saturation.plots.profile import profile_figure
     from lightning_saturation.saturation.report.layer import LayerStatistics
     from lightning_saturation.saturation.report.report import SaturationReport
 
@@ -112,10 +111,8 @@ def test_an_uncertain_saturation_shows_its_bounds_in_table_and_chart():
     assert layer.is_bracketed
     text = str(SaturationReport({"wide": layer}))
     assert f"between {layer.saturation_lower:.3f} and {layer.saturation_upper:.3f}" in text
-    bars = [
-        line for line in profile_figure([SaturationReport({"wide": layer})]).axes[0].collections if line.get_label()
-    ]
-    (segment,) = bars[0].get_segments()
+    (bounds,) = SaturationReport({"wide": layer}).plot().axes[0].collections
+    (segment,) = bounds.get_segments()
     assert segment[:, 1].tolist() == [layer.saturation_lower, layer.saturation_upper]
     certain = LayerStatistics.from_eigenvalues(torch.ones(4), features=4, samples=10)
     assert "between" not in str(SaturationReport({"narrow": certain}))

@@ -46,7 +46,7 @@ def test_tensorboard_gets_pictures_and_histograms(tmp_path):
     write_table([logger], "mine", [{"x": 1, "y": 0.123456}], step=32)
     logger.finalize("success")
     events = EventAccumulator(logger.log_dir).Reload()
-    assert set(events.Tags()["images"]) == {f"saturation/train/{kind}" for kind in ("profile", "heatmap", "spectrum")}
+    assert set(events.Tags()["images"]) == {f"saturation/train/{kind}" for kind in ("picture", "heatmap", "spectrum")}
     (picture,) = events.Images("saturation/train/heatmap")
     assert picture.step == 29
     assert min(picture.width, picture.height) > 250
@@ -74,7 +74,7 @@ def test_mlflow_gets_pictures_tables_and_text(tmp_path, monkeypatch):
     write_text([logger], "said", "words", step=1)
     root = tmp_path / "artifacts" / logger.run_id / "artifacts"
     names = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
-    pictures = {f"saturation/train/{kind}-step-29.png" for kind in ("profile", "heatmap", "spectrum")}
+    pictures = {f"saturation/train/{kind}-step-29.png" for kind in ("picture", "heatmap", "spectrum")}
     assert names == pictures | {
         "saturation/table-step-29.csv",
         "saturation/train/diagnosis-step-29.txt",

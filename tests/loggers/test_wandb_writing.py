@@ -12,7 +12,7 @@ import wandb
 
 from lightning_saturation.loggers.wandb import WandbSink
 from lightning_saturation.loggers.write import write_figure, write_scalars, write_table, write_text
-from lightning_saturation.saturation.plots.profile import profile_figure
+from lightning_saturation.saturation.plots.heatmap import heatmap_figure
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.writing import write_reports, write_window
 from tests.profiles import profile
@@ -116,7 +116,7 @@ def test_windows_on_request_and_the_other_verbs(logger, offline_runs):
     write_window([logger], profile([50, None], epoch=4), step=7)
     write_scalars([logger], {"a": 1.0, "b": float("nan")}, step=8)
     write_table([logger], "mine", [{"x": 1, "y": float("inf")}, {"x": np.float64(2.5), "z": "text"}], step=9)
-    write_figure([logger], "drawn", lambda: profile_figure(history()[:1]), step=10)
+    write_figure([logger], "drawn", lambda: heatmap_figure(history()[:1]), step=10)
     write_text([logger], "said", "words", step=11)
     (run,) = offline_runs()
     assert len(run.table("saturation/train/window/table")) == 2

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_saturation.covariance.moments import moments
+from lightning_saturation.covariance.moments import Moments, moments
 from lightning_saturation.matching.units import match_units, unit_correlation
 from lightning_saturation.similarity.pairs import pair_moments
 
@@ -34,6 +34,13 @@ def test_constant_units_correlate_with_nothing():
     x[:, 1] = 7.0
     assert unit_correlation(x)[1].tolist() == [0.0, 0.0, 0.0]
     assert unit_correlation(rows(1, 2), x)[:, 1].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("scale", [1e-80, 1e-120, 1e80])
+def test_scales_far_from_one_change_nothing(scale):
+    x, y = rows(0, 4), rows(1, 3)
+    torch.testing.assert_close(unit_correlation(x * scale, y * scale), unit_correlation(x, y))
+    torch.testing.assert_close(unit_correlation(x * scale), unit_correlation(x))
 
 
 @LAWS
@@ -82,6 +89,23 @@ def test_within_a_network_no_unit_is_its_own_partner(method):
     assert (found.y_partner != torch.arange(5)).all()
     assert (match_units(unit_correlation(x), method=method).y_partner == torch.arange(5)).all()
     assert (found.y_correlation.abs() <= 1).all()
+
+
+def test_the_diagonal_costs_more_than_any_assignment_without_it():
+    """With a small penalty the best sum would take two of the diagonal rather than one bad pair."""
+    correlation = -torch.ones(3, 3, dtype=torch.float64)
+    correlation[0, 0] = correlation[1, 1] = correlation[2, 2] = 1.0
+    correlation[0, 1] = correlation[1, 0] = 1.0  # which leaves the third unit alone with itself
+    found = match_units(correlation, exclude_self=True)
+    assert (found.y_partner != torch.arange(3)).all()
+
+
+def test_rounding_takes_no_correlation_beyond_one():
+    x = rows(0, 1).repeat(1, 3) * torch.tensor([1.0, 3.0, 1e-3], dtype=torch.float64)
+    correlation = unit_correlation(x)
+    assert float(correlation.max()) <= 1
+    scatter = torch.tensor([[1.0, 1.0 + 1e-15], [1.0 + 1e-15, 1.0]], dtype=torch.float64)
+    assert float(unit_correlation(Moments(torch.tensor(3), torch.zeros(2).double(), scatter)).max()) == 1.0
 
 
 def test_bad_arguments():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lightning_saturation.operators.chebyshev import chebyshev_moments, cumulative_counts, jackson_damping
-from lightning_saturation.operators.density import eigenvalue_histogram
+from lightning_saturation.operators.density import _moments, eigenvalue_histogram
 from lightning_saturation.operators.layer_operator import LayerOperator
 from lightning_saturation.operators.linear_map import MatrixOperator
 from lightning_saturation.operators.products import Gram
@@ -213,6 +213,18 @@ def test_a_multiple_largest_eigenvalue_breaks_nothing():
     histogram = eigenvalue_histogram(MatrixOperator(values.sqrt().diag()), method="stochastic", spikes=5)
     assert histogram.largest == pytest.approx(4)
     assert float(histogram.counts[200:].sum()) == pytest.approx(300, abs=12)
+
+
+def test_moments_that_grow_tell_of_an_eigenvalue_above_the_scale():
+    """5 % above, they grow a few ten thousand times in 32 moments; at the scale they stay below the zeroth."""
+    values = torch.linspace(0, 1, 50, dtype=torch.float64)
+    values[-1] = 1.05
+    gram = Gram(MatrixOperator(values.sqrt().diag()))
+    starts, nothing = torch.ones(2, 50, dtype=torch.float64), torch.zeros(0, 50, dtype=torch.float64)
+    assert _moments(gram, starts, nothing, 1.0, 32) is None
+    moments, note = _moments(gram, starts, nothing, 1.05, 32)
+    assert note == ""
+    assert float(moments.abs().max()) == 50
 
 
 def test_zero_and_tiny_operators():

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import re
 
 import numpy as np
 import pytest
@@ -10,8 +9,6 @@ from matplotlib import pyplot
 
 from lightning_saturation.drawing.canvas import colours, new_figure, thin
 from lightning_saturation.saturation.plots.heatmap import heatmap_figure
-from lightning_saturation.saturation.plots.overview import overview_figure
-from lightning_saturation.saturation.plots.profile import profile_figure
 from lightning_saturation.saturation.plots.spectrum import spectrum_figure
 from lightning_saturation.saturation.report.report import SaturationReport
 from tests.profiles import profile
@@ -24,14 +21,12 @@ HISTORIES = {
     "something missing": [profile([90, None, 10], epoch=e, samples=50) for e in range(2)],
     "two stages": [profile([90, 30, 10], epoch=e, stage=s) for e in range(3) for s in ("train", "val")],
 }
-OVER_TIME = [profile_figure, heatmap_figure, overview_figure]
 
 
-@pytest.mark.parametrize("draw", OVER_TIME)
 @pytest.mark.parametrize("history", HISTORIES)
-def test_every_layer_name_is_inside_the_picture_and_apart_from_its_neighbour(draw, history):
+def test_every_layer_name_is_inside_the_picture_and_apart_from_its_neighbour(history):
     reports = HISTORIES[history]
-    figure = draw(reports)
+    figure = heatmap_figure(reports)
     figure.draw_without_rendering()
     named = [axes for axes in figure.axes if _labels(axes) == list(reports[0].layers)]
     assert named
@@ -59,40 +54,11 @@ def _labels(axes):
     )
 
 
-@pytest.mark.parametrize("draw", OVER_TIME)
-def test_drawn_axes_are_labelled(draw):
-    for axes in draw(HISTORIES["two stages"]).axes:
+def test_drawn_axes_are_labelled():
+    for axes in heatmap_figure(HISTORIES["two stages"]).axes:
         if axes.axison and axes.get_title():
             shared = [other.get_xlabel() for other in axes.get_shared_x_axes().get_siblings(axes)]
             assert any(shared)
-
-
-def test_profile_draws_the_measured_values_with_the_last_window_on_top():
-    axes = profile_figure([profile([90, 40, 10], epoch=0), profile([80, 30, None], epoch=1)]).axes[0]
-    first, last = axes.get_lines()[:2]
-    np.testing.assert_allclose(first.get_ydata(), [0.9, 0.4, 0.1])
-    np.testing.assert_allclose(last.get_ydata(), [0.8, 0.3, np.nan])
-    assert last.get_linewidth() > first.get_linewidth()
-    assert last.get_label() == "epoch 1: average 0.55"
-
-
-def test_profile_thins_to_ten_windows_and_says_so():
-    axes = profile_figure(HISTORIES["fifty layers"]).axes[0]
-    epochs = [int(m[1]) for line in axes.get_lines() if (m := re.match(r"epoch (\d+)", line.get_label()))]
-    assert len(epochs) == 10
-    assert epochs[0] == 0
-    assert epochs[-1] == 39
-    assert "10 of 40 windows" in axes.get_title()
-
-
-def test_profile_marks_output_layers_and_layers_with_too_few_samples():
-    labels = {line.get_label(): line for line in profile_figure([profile([9, 4, 2], output=True)]).axes[0].get_lines()}
-    assert list(labels["output layer"].get_xdata()) == [2]
-    assert "too few samples" not in labels
-    labels = {
-        line.get_label(): line for line in profile_figure([profile([9, None, 2], samples=99)]).axes[0].get_lines()
-    }
-    assert list(labels["too few samples"].get_xdata()) == [0, 2]
 
 
 def test_heatmap_holds_the_matrix_layer_by_window_and_hatches_what_is_missing():
@@ -124,7 +90,6 @@ def test_a_long_history_is_ticked_at_even_steps():
 def test_windows_within_an_epoch_are_told_apart_by_step():
     reports = [SaturationReport(profile([9, 4]).layers, "train", 0, step) for step in (50, 100)]
     assert heatmap_figure(reports).axes[0].get_xlabel() == "step"
-    assert profile_figure(reports).axes[0].get_lines()[1].get_label().startswith("step 100")
 
 
 def test_layers_that_appear_later_are_drawn_in_the_order_of_the_fullest_report():
@@ -149,16 +114,15 @@ def test_spectrum_says_when_layers_are_left_out():
 
 
 def test_nothing_to_draw_is_an_error():
-    for draw in OVER_TIME:
-        with pytest.raises(ValueError, match="at least one layer, got 0 reports"):
-            draw([])
+    with pytest.raises(ValueError, match="at least one layer, got 0 reports"):
+        heatmap_figure([])
     with pytest.raises(ValueError, match="with eigenvalues, got none in any of 2 layers"):
         spectrum_figure(profile([None, None]))
 
 
 def test_figures_leave_pyplot_alone():
     before = pyplot.get_fignums()
-    overview_figure([profile([9, 4])]).savefig(io.BytesIO())
+    heatmap_figure([profile([9, 4])]).savefig(io.BytesIO())
     assert pyplot.get_fignums() == before
 
 

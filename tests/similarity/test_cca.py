@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_saturation.similarity.cca import cca, class_similarity, pwcca, svcca
+from lightning_saturation.similarity.cca import cca, class_similarity, kept_directions, pwcca, svcca, weigh
+from lightning_saturation.similarity.metrics import PWCCA
 from lightning_saturation.similarity.pairs import PairMoments, pair_moments
 
 LAWS = settings(max_examples=20, deadline=None)
@@ -89,6 +90,35 @@ def test_svcca_keeps_under_rotation_scale_and_offset(seed):
     torch.testing.assert_close(mapped, svcca(x, y), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-9, 9e-7, 1e-5, 1e9])
+def test_the_scale_of_one_feature_does_not_matter(scale):
+    """A cutoff before scaling would drop a small feature for the size of its unit."""
+    x, y = representations(0)
+    scales = torch.tensor([1.0, 1, 1, 1, 1, scale], dtype=torch.float64)
+    found = cca(x * scales, y * scales[2:])
+    assert (found.x_kept, found.y_kept) == (6, 4)
+    torch.testing.assert_close(found.correlations, cca(x, y).correlations, rtol=0, atol=1e-7)
+    torch.testing.assert_close(class_similarity(x * scales, y), class_similarity(x, y), rtol=0, atol=1e-7)
+
+
+def test_what_float64_leaves_of_a_constant_is_no_feature():
+    x, y = representations(0)
+    constant = torch.full((200, 1), 1000.1, dtype=torch.float64)
+    with_constant = torch.cat([x, constant], dim=1)
+    pair = pair_moments(with_constant, y)
+    residue = pair.xx.clone()
+    residue[6, 6] = 200 * 1e-26  # as where means of batches round differently
+    for scatter in (pair.xx, residue):
+        assert cca(pair._replace(xx=scatter)).x_kept == 6
+
+
+def test_residue_is_what_rounding_of_float32_leaves():
+    eigenvalues = torch.tensor([1.0, 2e-12, 5e-13, 1e-16], dtype=torch.float64)
+    assert kept_directions(eigenvalues, delta=None) == 2
+    assert kept_directions(eigenvalues * 1e-60, delta=None) == 2
+    assert kept_directions(eigenvalues, delta=1.0) == 2
+
+
 def test_svcca_changes_under_an_affine_map_that_changes_what_is_kept():
     x, y = representations(0)
     scaled = x * torch.tensor([100.0, 1, 1, 1, 1, 1])
@@ -122,6 +152,50 @@ def test_pwcca_sides_differ_and_depend_on_scale():
     sides = pwcca(x, y)
     assert abs(float(sides.x - sides.y)) > 1e-3
     assert abs(float(pwcca(x * torch.tensor([30.0, 1, 1, 1, 1, 1]), y).x - sides.x)) > 1e-3
+
+
+def skip_connection(seed=0, samples=60):
+    """A layer and the one behind it, which passes half of the units on: their correlations tie at one."""
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.standard_normal((samples, 40)) * np.geomspace(1, 30, 40))
+    mixed = torch.tanh(x @ torch.from_numpy(rng.standard_normal((40, 15)) / 30))
+    return x, torch.cat([x[:, :20], mixed], dim=1) @ invertible(seed, 35)
+
+
+@pytest.mark.filterwarnings("ignore:60 samples are too few")
+def test_pwcca_does_not_depend_on_the_basis_of_tied_directions():
+    pair = pair_moments(*skip_connection())
+    found = cca(pair)
+    tied = int((found.correlations > 1 - 1e-9).sum())
+    assert tied >= 20
+    values = [weigh(pair, found)]
+    for seed in range(5):
+        turn = torch.eye(len(found.correlations), dtype=torch.float64)
+        turn[:tied, :tied] = orthogonal(seed, tied)
+        turned = found._replace(x_directions=found.x_directions @ turn, y_directions=found.y_directions @ turn)
+        values.append(weigh(pair, turned))
+    for value in values[1:]:
+        torch.testing.assert_close(torch.stack(value), torch.stack(values[0]), rtol=0, atol=1e-9)
+    # It is the paper's weight, on average over all bases of the subspace.
+    weights = []
+    for seed in range(400):
+        turn = torch.eye(len(found.correlations), dtype=torch.float64)
+        turn[:tied, :tied] = orthogonal(seed, tied)
+        weights.append((pair.xx @ found.x_directions @ turn).abs().sum(0))
+    weight = torch.stack(weights).mean(0)
+    assert float((weight * found.correlations).sum() / weight.sum()) == pytest.approx(float(values[0].x), abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:60 samples are too few")
+def test_pwcca_does_not_depend_on_the_batches():
+    x, y = skip_connection()
+    values = []
+    for size in (1, 4, 7, 16, 31, 60):
+        metric = PWCCA()
+        for rows in zip(x.split(size), y.split(size), strict=True):
+            metric.update(*rows)
+        values.append(float(metric.compute()))
+    assert max(values) - min(values) < 1e-6
 
 
 @LAWS

@@ -47,6 +47,13 @@ def test_on_shift_closed_data_it_is_cca_of_the_flattened_maps(height, width, del
         assert abs(len(found.spectrum) - len(full.correlations)) <= 1
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_the_scale_of_one_channel_does_not_matter(scale):
+    x, y = shift_closed_maps(4, 3, images=8)
+    scales = torch.tensor([1.0, scale], dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(dft_cca(x * scales, y).spectrum, dft_cca(x, y).spectrum, rtol=0, atol=1e-7)
+
+
 def test_weights_count_every_frequency_once():
     for height, width in itertools.product((1, 2, 5), (1, 2, 3, 8)):
         assert half_plane_weights(height, width).sum() == height * width

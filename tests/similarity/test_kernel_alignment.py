@@ -72,6 +72,22 @@ def test_debiased_keeps_its_digits_at_an_offset():
     )
 
 
+@pytest.mark.parametrize("debiased", [False, True])
+@pytest.mark.parametrize(("first", "second"), [(1e-45, 1e-45), (1e-60, 1e30), (1e60, 1e60)])
+def test_scales_far_from_one_change_nothing(first, second, debiased):
+    x, y = representations(3)
+    found = linear_cka(x * first, y * second, debiased=debiased)
+    torch.testing.assert_close(found, linear_cka(x, y, debiased=debiased), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-80, 1e80])
+def test_plain_alignment_and_procrustes_at_the_ends_of_the_range(scale):
+    x, y = representations(3)
+    torch.testing.assert_close(linear_cka(x * scale, y / scale), linear_cka(x, y), rtol=1e-9, atol=0)
+    distance = procrustes(x * scale, y * scale, normalize=True)
+    torch.testing.assert_close(distance, procrustes(x, y, normalize=True), rtol=1e-9, atol=0)
+
+
 def test_missing_values():
     x, y = representations(2, samples=30)
     constant = torch.ones(30, 3)

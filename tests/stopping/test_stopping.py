@@ -110,8 +110,7 @@ def test_the_count_starts_again_when_a_layer_moves():
 def test_only_watched_layers_decide():
     class Elsewhere(Alternating):
         def forward(self, x):
-            self.spare(x)
-            return self.body(torch.ones_like(x).cumsum(0))
+            return self.body(torch.ones_like(x).cumsum(0) + 0 * self.spare(x)[:, :4])
 
         def __init__(self, until):
             super().__init__(until)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class SaturationReport:
     are left out of the average. A ``partial`` window was cut short (a stopped or resumed epoch). ``learning_rates`` are
     those of the optimizers' parameter groups in that window. ``coverage`` is the share of the network's weights in
     these layers (parameters of two or more dimensions; of embeddings only those asked for), None where unknown.
+    ``left_out`` says of tracked layers that are not among ``layers`` why.
     """
 
     layers: dict[str, LayerStatistics]
@@ -42,6 +43,7 @@ class SaturationReport:
     partial: bool = False
     learning_rates: tuple[float, ...] = ()
     coverage: float | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def saturation(self) -> dict[str, float]:
@@ -142,10 +144,10 @@ class SaturationReport:
         return estimate_widths(self, target=target)
 
     def plot(self) -> Figure:
-        """Return a matplotlib figure of the profile: saturation over the layers, in the order in which they run."""
-        from lightning_saturation.saturation.plots.profile import profile_figure
+        """Return a matplotlib figure: the verdict, and a bar per layer, labelled with directions used and width."""
+        from lightning_saturation.saturation.plots.verdict import verdict_figure
 
-        return profile_figure([self])
+        return verdict_figure([self])
 
     def __str__(self) -> str:
         head = ("layer", "features", "samples", "dimension", "saturation", "effective rank", "")
@@ -154,7 +156,8 @@ class SaturationReport:
         seen = []
         if self.coverage is not None and self.coverage < ENOUGH:
             seen = [f"Only {self.coverage:.0%} of the network's weights are in these layers"]
-        return "\n".join([title, *seen, *table(head, rows)])
+        missing = [f"{name} is left out: {reason}" for name, reason in self.left_out.items()]
+        return "\n".join([title, *seen, *table(head, rows), *missing])
 
 
 def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:

@@ -1,0 +1,125 @@
+"""A look at a step as it runs: every operator of it, and which layer it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_saturation.capture import compat
+from lightning_saturation.capture.dataflow import DataFlow
+from lightning_saturation.capture.storages import tensors_in
+
+
+class Look:
+    """Looks at steps of ``model`` between ``begin`` and ``end``, and learns the ``flow`` among ``layers`` (by name).
+
+    Nothing is run twice, changed, or kept alive; what a backward does, recomputation among it, is not looked at.
+    Compiled functions run as they were written meanwhile: a step that trains a compiled model is no step to look at.
+    """
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+        self.flow = DataFlow(tuple(layers), [*model.parameters(), *model.buffers()])
+        self._layers = tuple(layers.values())
+        self._open: ExitStack | None = None
+        self._away = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a step is being looked at."""
+        return self._open is not None
+
+    def begin(self) -> None:
+        """Look at what runs from here on."""
+        self.end()
+        self.flow.forget()
+        with ExitStack() as stack:
+            for index, module in enumerate(self._layers):
+                stack.callback(module.register_forward_pre_hook(_Before(self)).remove)
+                stack.callback(module.register_forward_hook(_Behind(self, index)).remove)
+            stack.enter_context(compat.run_eagerly())
+            stack.enter_context(_Mode(self))
+            self._open = stack.pop_all()
+
+    def end(self) -> None:
+        """Look no longer, and forget all but what was learned."""
+        stack, self._open = self._open, None
+        if stack is not None:
+            stack.close()
+            self.flow.forget()
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Do something of our own, which is no part of the step."""
+        before, self._away = self._away, True
+        try:
+            yield
+        finally:
+            self._away = before
+
+    @property
+    def sees(self) -> bool:
+        """Whether what runs now is part of the step."""
+        return not (self._away or self._open is None or compat.in_backward() or compat.in_transform())
+
+    def note(self, func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+        """Take in that an operator ran."""
+        given = list(tensors_in((args, kwargs)))
+        self.flow.note(func, given, _written(func, args, kwargs), out)
+
+
+def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return the tensors that ``func`` works on in place."""
+    if not func._schema.is_mutable:
+        return []
+    return [
+        part
+        for index, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+        for part in tensors_in(args[index] if index < len(args) else kwargs.get(argument.name))
+    ]
+
+
+class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, look: Look) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._look = look
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if self._look.sees:
+            with suppress(Exception):  # the user's step goes on
+                self._look.note(func, args, kwargs or {}, out)
+        return out
+
+
+class _Before:
+    """A hook that copies and pickles as one that does nothing."""
+
+    def __init__(self, look: Look | None) -> None:
+        self.look = look
+
+    def __call__(self, *_: Any) -> None:
+        if self.look is not None and self.look.sees and not torch.compiler.is_compiling():
+            self.look.flow.enter()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Before, (None,)
+
+
+class _Behind:
+    """The same behind a layer."""
+
+    def __init__(self, look: Look | None, index: int) -> None:
+        self.look, self.index = look, index
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.look is not None and self.look.sees and not torch.compiler.is_compiling():
+            with suppress(Exception):
+                self.look.flow.leave(self.index, output)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Behind, (None, self.index)
