@@ -54,6 +54,6 @@ settings.load_profile("same")
 @pytest.fixture
 def unchecked_pooling(monkeypatch):
     """Pooling without shape checks: they would be compiled too, older compilers refuse them, and users run none."""
-    module = sys.modules["lightning_saturation.capture.capture"]
+    module = sys.modules["lightning_saturation.capture.rows"]
     for name in ("pool", "pool_ragged", "positions_view"):
         monkeypatch.setattr(module, name, inspect.unwrap(getattr(module, name)))

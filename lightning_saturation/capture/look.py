@@ -11,11 +11,15 @@ from torch import Tensor, nn
 
 from lightning_saturation.capture import compat
 from lightning_saturation.capture.dataflow import DataFlow
+from lightning_saturation.capture.layouts import samples_second_everywhere
+from lightning_saturation.capture.samples import SampleAxes
 from lightning_saturation.capture.storages import tensors_in
 
 
 class Look:
     """Looks at steps of ``model`` between ``begin`` and ``end``, and learns the ``flow`` among ``layers`` (by name).
+
+    ``axes`` tells, while a step runs, where a tensor of it has the samples.
 
     Nothing is run twice, changed, or kept alive; what a backward does, recomputation among it, is not looked at.
     Compiled functions run as they were written meanwhile: a step that trains a compiled model is no step to look at.
@@ -23,7 +27,9 @@ class Look:
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         self.flow = DataFlow(tuple(layers), [*model.parameters(), *model.buffers()])
+        self.axes = SampleAxes(self.flow.storages, second=samples_second_everywhere(model))
         self._layers = tuple(layers.values())
+        self._telling = [m for m in model.modules() if isinstance(getattr(m, "batch_first", None), bool)]
         self._open: ExitStack | None = None
         self._away = False
 
@@ -32,11 +38,14 @@ class Look:
         """Whether a step is being looked at."""
         return self._open is not None
 
-    def begin(self) -> None:
-        """Look at what runs from here on."""
+    def begin(self, batch: Any = None) -> None:
+        """Look at what runs from here on, on ``batch``."""
         self.end()
         self.flow.forget()
+        self.axes.begin(batch)
         with ExitStack() as stack:
+            for module in self._telling:
+                stack.callback(module.register_forward_pre_hook(_Telling(self)).remove)
             for index, module in enumerate(self._layers):
                 stack.callback(module.register_forward_pre_hook(_Before(self)).remove)
                 stack.callback(module.register_forward_hook(_Behind(self, index)).remove)
@@ -49,6 +58,7 @@ class Look:
         stack, self._open = self._open, None
         if stack is not None:
             stack.close()
+            self.axes.forget()
             self.flow.forget()
 
     @contextmanager
@@ -69,6 +79,8 @@ class Look:
         """Take in that an operator ran."""
         given = list(tensors_in((args, kwargs)))
         self.flow.note(func, given, _written(func, args, kwargs), out)
+        with suppress(Exception):  # the order is known without it
+            self.axes.note(func, args, kwargs, given, out)
 
 
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
@@ -108,6 +120,21 @@ class _Before:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Before, (None,)
+
+
+class _Telling:
+    """The same before a module that says where it wants the samples."""
+
+    def __init__(self, look: Look | None) -> None:
+        self.look = look
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if self.look is not None and self.look.sees and not torch.compiler.is_compiling():
+            with suppress(Exception):
+                self.look.axes.meet(module, args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Telling, (None,)
 
 
 class _Behind:

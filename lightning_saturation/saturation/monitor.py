@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.arguments import check_flag, check_folder, check_patterns
+from lightning_saturation.capture.masks import Mask, check_mask
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.tracker import LayerTracker
@@ -19,11 +20,13 @@ from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.saturation.convergence import settling
 from lightning_saturation.saturation.reading import Reading
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
+from lightning_saturation.saturation.report.layer import with_rows
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.window import Window, outputs_over_ranks, saturation_tracker
+from lightning_saturation.saturation.window import Window, saturation_tracker, seen_over_ranks
 from lightning_saturation.saturation.writing import write_reports, write_window
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
+from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
 from lightning_saturation.training.monitor import Monitor
@@ -66,6 +69,9 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
             position is a row. By default ``"auto"`` with ``pooling="positions"``, else None.
         state_device: where rows are accumulated, such as ``"cpu"`` to keep the GPU's memory free; None for the layer's
             own device.
+        mask: which positions of a batch are no padding: the key of a (samples, positions) tensor in dict batches, such
+            as ``"attention_mask"``, or a function of a batch. Padding is left out of every output that has these
+            positions; ``report.masked`` names them.
 
     Raises:
         ValueError: for an argument out of range, here; for a layer that the model lacks or a model without supported
@@ -89,6 +95,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         covariance: CovarianceKind = "auto",
         max_samples: MaxSamples = "default",
         state_device: str | None = None,
+        mask: Mask = None,
     ) -> None:
         super().__init__(name=name, stages=stages, every_n_train_steps=every_n_train_steps)
         self.layers = check_patterns("layers", layers)
@@ -99,6 +106,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         self.accumulation = accumulation(
             covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=self.pooling
         )
+        self.mask = check_mask(mask, self.pooling)
         self.save_dir = check_folder("save_dir", save_dir)
         self.log_windows = check_flag("log_windows", log_windows)
         self.settling: dict[str, tuple[Settling, ...]] = dict.fromkeys(self.stages, ())
@@ -121,6 +129,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
             exclude=self.exclude,
             output_layers=self.output_layers,
             pooling=self.pooling,
+            mask=self.mask,
             kept=self.accumulation,
         )
 
@@ -156,18 +165,19 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         layers = {} if window is None else window.statistics(delta=self.delta, group=self._group)
         if not layers or self._tracker is None:
             return None
-        outputs = outputs_over_ranks(self._tracker, stage, self._group)
+        seen = seen_over_ranks(self._tracker, stage, self._group)
         return SaturationReport(
-            layers=layers,
+            layers=with_rows(layers, seen.rows),
             stage=stage,
             epoch=epoch,
             step=trainer.global_step,
             delta=self.delta,
-            output_layers=choose_output_layers(list(layers), self.output_layers, outputs),
+            output_layers=choose_output_layers(list(layers), self.output_layers, seen.outputs),
             partial=partial,
             learning_rates=self._clock.rates if trainer.state.fn == TrainerFn.FITTING else (),
             coverage=self._tracker.coverage(list(layers)),
             left_out=self._tracker.without_measure(list(layers)),
+            masked=seen.masked,
         )
 
     def _judged(self, trainer: Trainer, report: SaturationReport) -> Settling | None:
@@ -175,6 +185,9 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
             return None
         complete = [each for each in [*self._reports, report] if each.stage == report.stage and not each.partial]
         return settling(complete, rule_for(trainer, self.name, report.stage))
+
+    def _arguments(self) -> dict[str, Any]:
+        return configuration(self, self.accumulation)
 
     def _forget(self, earlier: int) -> None:
         super()._forget(earlier)

@@ -60,6 +60,7 @@ WRONG = {
     "layers": TEXTS,
     "exclude": TEXTS,
     "output_layers": TEXTS,
+    "mask": (5, True, ["attention_mask"]),
     "blocks": (5, [5], [["a"], 5], ""),
     "per_class": ("yes", 2, None),
     "log_windows": ("yes", 2, None),
