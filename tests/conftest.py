@@ -42,7 +42,7 @@ FUNCTIONS = (
     "similarity.dft",
     "similarity.kernel_alignment",
     "similarity.pairs",
-    "stopping.plateau",
+    "stopping.settled",
 )
 install_import_hook([f"lightning_saturation.{name}" for name in FUNCTIONS], "tests.typecheck.typecheck")
 
@@ -54,6 +54,6 @@ settings.load_profile("same")
 @pytest.fixture
 def unchecked_pooling(monkeypatch):
     """Pooling without shape checks: they would be compiled too, older compilers refuse them, and users run none."""
-    module = sys.modules["lightning_saturation.capture.capture"]
+    module = sys.modules["lightning_saturation.capture.rows"]
     for name in ("pool", "pool_ragged", "positions_view"):
         monkeypatch.setattr(module, name, inspect.unwrap(getattr(module, name)))

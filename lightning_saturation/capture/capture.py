@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 from torch.utils.hooks import RemovableHandle
 
 from lightning_saturation.capture import compat, compiled
-from lightning_saturation.capture.kinds import Kind, guessed, kind_of
+from lightning_saturation.capture.hooks import Landmark, OutputHook
+from lightning_saturation.capture.kinds import kind_of
+from lightning_saturation.capture.layouts import Layouts
 from lightning_saturation.capture.look import Look
-from lightning_saturation.capture.pooling import Pooling, check_pooling, pool, pool_ragged, positions_view
-from lightning_saturation.capture.select import select_layers
-from lightning_saturation.capture.sharded import gather_features
+from lightning_saturation.capture.masks import Mask, PaddingWarning, check_mask, mask_of
+from lightning_saturation.capture.pooling import Layout, Pooling, check_pooling
+from lightning_saturation.capture.rows import masked_rows, output_of, rows_of
+from lightning_saturation.capture.samples import batch_size
+from lightning_saturation.capture.select import offered_modules, select_layers
 
 Record = Callable[[str, Tensor], None]
 
@@ -51,8 +55,12 @@ class Capture:
 
     ``trouble(name, error)``, where given, is told of an output that cannot be made into rows, which is then left out;
     otherwise such an error goes through the model's forward. With ``views``, every position's row comes as a view
-    (samples, positions, features), not yet copied. Outputs that tensor parallelism has cut along their features are
-    gathered; ``sharded`` holds layers for which that fails: their rows are not handed over.
+    (samples, positions, features), not yet copied. ``mask`` says which positions are no padding; ``masked`` holds the
+    layers in which it did. Outputs that tensor parallelism has cut along their features are gathered; ``sharded`` holds
+    layers for which that fails: their rows are not handed over.
+
+    Between ``begin`` and ``end`` a batch runs, of which ``samples`` is the size, ``size`` also afterwards; a ``look``
+    at it as it runs tells where layers have their samples, and ``must_repeat`` says that this was found out too late.
     """
 
     def __init__(
@@ -63,22 +71,32 @@ class Capture:
         layers: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         pooling: Pooling | None = "mean",
+        mask: Mask = None,
         trouble: Callable[[str, Exception], None] | None = None,
         views: bool = False,
     ) -> None:
-        self._views = views
-        self._pooling = None if pooling is None else check_pooling(pooling)
+        self.views = views
+        self.pooling = None if pooling is None else check_pooling(pooling)
+        self.mask = check_mask(mask, pooling)
+        self.masked: set[str] = set()
         self._model = model
-        self._layers = select_layers(model, layers, exclude)
-        self.kinds = tuple(kind_of(module) for module in self._layers.values())
+        self._select = partial(select_layers, model, layers, exclude)
+        self.layers: Mapping[str, nn.Module] = self._select()
+        self.names = tuple(self.layers)
+        self.layouts = Layouts(model, self.layers)
+        self.look = Look(model, self.layers)
+        self.samples = self.size = 0
+        self.must_repeat = False
+        self._positions: Tensor | None = None
+        self._looked = False
+        self._padding = PaddingWarning(self.mask)
+        self._hooks: list[OutputHook] = []
         self._handles: list[RemovableHandle] = []
         self._trouble = trouble
         self._number = -1
         self.record = record
-        self.look: Look | None = None
         self.sharded: set[str] = set()
         self._dropped: set[int] = set()
-        self.names = tuple(self._layers)
 
     def attach(self) -> None:
         """Put the hooks onto the model."""
@@ -87,8 +105,13 @@ class Capture:
         with torch.inference_mode(False):
             token = torch.zeros(())
         try:
-            for index, module in enumerate(self._layers.values()):
-                hook = _Hook(self, token, self._number, index)
+            if None in self.layouts.kinds:  # their neighbours tell what they do not
+                for _, module in offered_modules(self._model):
+                    if kind_of(module) is not None:
+                        self._handles.append(module.register_forward_hook(Landmark(self)))
+            for index, module in enumerate(self.layers.values()):
+                hook = OutputHook(self, token, self._number, index)
+                self._hooks.append(hook)
                 self._handles.append(module.register_forward_hook(hook))
             compiled.forget_compiled(self._model)
         except BaseException:  # a module that takes no hooks, Ctrl-C: nothing may stay on the others
@@ -97,12 +120,14 @@ class Capture:
 
     def detach(self) -> None:
         """Remove the hooks from the model; a second call does nothing."""
+        self.end()
         compiled.unregister(self._number)
         if not self._handles:
             return
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._hooks.clear()
         compiled.forget_compiled(self._model)
 
     def __enter__(self) -> tuple[str, ...]:
@@ -112,120 +137,114 @@ class Capture:
     def __exit__(self, *_: object) -> None:
         self.detach()
 
+    def begin(self, batch: Any, *, look: bool = False) -> None:
+        """Begin to run ``batch``; ``look`` at it as it runs."""
+        self.end()
+        self._positions = mask_of(batch, self.mask)
+        self._padding.look(batch)
+        if look:
+            self.look.begin(batch)
+            self.samples = self.look.axes.size
+        else:
+            self.samples = batch_size(batch, second=self.look.axes.second)
+
+    def end(self) -> None:
+        """End the batch."""
+        self._positions, self.samples, self.must_repeat = None, 0, False
+        if self.look.is_open:
+            self.look.end()
+            self.must_repeat = self.look.axes.was_wrong
+            if self.must_repeat:
+                self.layouts.forget()
+                self._looked = False
+            news = [hook.learn(self.layouts) for hook in self._hooks]
+            if any(news):
+                compiled.forget_compiled(self._model)
+
+    def attempts(self, batch: Any) -> Iterator[int]:
+        """Yield 0 when ``batch`` must run, and 1 where it must run again, as its samples turn out to come second.
+
+        What was recorded of the first time is then to be forgotten; that is so in the first batch only.
+        """
+        for attempt in range(2):
+            self.begin(batch, look=not self._looked and not compat.may_run_compiled(self._model))
+            self._looked, self.size = True, self.samples
+            try:
+                yield attempt
+            finally:
+                self.end()
+            if not self.must_repeat:
+                return
+
     @property
-    def layers(self) -> Mapping[str, nn.Module]:
-        """The layers by name."""
-        return self._layers
+    def is_current(self) -> bool:
+        """Whether the layers are still those of the model; a layer that it has no more may not even be named."""
+        try:
+            now = self._select()
+        except ValueError:
+            return False
+        return list(map(id, now.values())) == list(map(id, self.layers.values()))
 
     def drop(self, name: str) -> None:
         """Hand nothing of layer ``name`` over any more."""
         self._dropped.add(self.names.index(name))
 
     def deliver(self, index: int, rows: Tensor) -> None:
-        """Hand ``rows`` of layer number ``index`` over, unless ``record`` is None or they come from a recomputation."""
+        """Hand ``rows`` of layer number ``index`` over, unless ``record`` is None or they come from a recomputation.
+
+        With a ``mask`` they are an output that is not yet rows.
+        """
         if self.record is not None and not compat.in_backward() and index not in self._dropped:
-            self.record(self.names[index], rows)
+            if self.mask is None:
+                self.record(self.names[index], rows)
+            else:
+                self._deliver_rows(self.record, index, self.layers[self.names[index]], rows)
 
     def deliver_output(self, index: int, module: nn.Module, output: Any) -> None:
         """The same for an output that is not yet rows."""
         if self.record is None or compat.in_backward() or compat.in_transform() or compat.is_traced():
             return
         if index not in self._dropped:
-            with nullcontext() if self.look is None else self.look.looking_away():
+            with self.look.looking_away() if self.look.is_open else nullcontext():
                 self._deliver_rows(self.record, index, module, output)
 
+    def layout(self, name: str, output: Tensor) -> Layout:
+        """Return where ``output``, just now put out by layer ``name``, holds what."""
+        axis = self.look.axes.axis(output) if self.look.is_open else None
+        index = self.names.index(name)
+        return self.layouts.of(index, self.layers[name], output.shape, axis=axis, samples=self.samples)
+
     def _deliver_rows(self, record: Record, index: int, module: nn.Module, output: Any) -> None:
+        name = self.names[index]
         try:
-            rows = rows_of(module, output, self._pooling, kind=self.kinds[index], views=self._views)
+            rows = self._rows(name, module, output_of(module, output, self.pooling))
         except Exception as error:
             if self._trouble is None:
                 raise
-            self._trouble(self.names[index], error)
+            self._trouble(name, error)
             return
         if rows is None:
-            self.sharded.add(self.names[index])
+            self.sharded.add(name)
         else:
-            record(self.names[index], rows)
+            record(name, rows)
+
+    def _rows(self, name: str, module: nn.Module, output: Tensor | list[Tensor]) -> Tensor | None:
+        if isinstance(output, list):
+            return rows_of(module, output, self.pooling, Layout())
+        kind = self.layouts.kinds[self.names.index(name)]
+        if self.pooling is None and kind is None:
+            return output
+        layout = self.layout(name, output)
+        width = None if kind is None else kind.width_of(module)
+        if self._positions is not None and self.pooling is not None and width in (None, output.shape[layout.features]):
+            axis = self.look.axes.axis(output) if self.look.is_open else None
+            rows = masked_rows(output, self.pooling, layout, self._positions, axis=axis)
+            if rows is not None:
+                self.masked.add(name)
+                return rows
+        return rows_of(module, output, self.pooling, layout, width=width, views=self.views)
 
     @property
     def raises(self) -> bool:
         """Whether an output that cannot be made into rows is an error of the forward that put it out."""
         return self._trouble is None
-
-    @property
-    def pooling(self) -> Pooling | None:
-        """How outputs become rows."""
-        return self._pooling
-
-    @property
-    def views(self) -> bool:
-        """Whether every position's row comes as a view."""
-        return self._views
-
-
-class _Hook:
-    """A forward hook that copies and pickles as one that does nothing: a copy of the model is not the watched model."""
-
-    def __init__(self, owner: Capture, token: Tensor, number: int, index: int) -> None:
-        self.owner, self.token, self.number, self.index = owner, token, number, index
-        self.pooling, self.views, self.raises = owner.pooling, owner.views, owner.raises
-        self.kind = owner.kinds[index]  # looked up here, as the compiler reads no tables
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not torch.compiler.is_compiling():
-            self.owner.deliver_output(self.index, module, output)
-        elif not (compat.is_exporting() or compat.in_transform()):
-            try:
-                rows = rows_of(module, output, self.pooling, kind=self.kind, views=self.views)
-            except (TypeError, IndexError):
-                if self.raises:
-                    raise
-                rows = None  # the layer will be reported as one that never ran
-            if rows is not None:
-                compiled.record(rows, self.token, self.number, self.index)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _nothing_hook, ()
-
-
-def _nothing_hook() -> Callable[..., None]:
-    return _nothing
-
-
-def _nothing(*_: object) -> None:
-    """Do nothing."""
-
-
-def rows_of(
-    module: nn.Module, output: Any, pooling: Pooling | None, *, kind: Kind | None, views: bool = False
-) -> Tensor | None:
-    """Return the rows of what ``module`` put out, or None where the output is only a shard of the layer's width."""
-    # This is compiled too, and torch 2.5 compiles no `isinstance` of a union: tuples here, in layout_of and width_of.
-    while isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence):
-        output = output[0]  # LSTM, GRU, multi-head attention: the features come first
-    if isinstance(output, PackedSequence):
-        output = output.data if pooling == "positions" or pooling is None else unpack_sequence(output)
-    elif not isinstance(output, Tensor):
-        raise TypeError(f"Expected a tensor from {type(module).__name__}, got {type(output).__name__}.")
-    elif output.is_nested:
-        output = list(output.unbind())
-    if isinstance(output, list):
-        if pooling is None:
-            raise TypeError("Expected outputs of one length with `pooling=None`, got sequences of different lengths.")
-        return pool_ragged([sequence.detach() for sequence in output], pooling=pooling)
-    output = output.detach()
-    layout = (guessed(output.ndim) if kind is None else kind).layout(module, output.ndim)
-    expected = None if kind is None else kind.width_of(module)
-    if expected is not None and output.shape[layout.features] != expected:
-        if torch.compiler.is_compiling():
-            return None
-        whole = gather_features(module, output, dim=output.ndim + layout.features, features=expected)
-        if whole is None:
-            return None
-        output = whole
-    if pooling is None:
-        whole_output: Tensor = output
-        return whole_output
-    if views and pooling == "positions":
-        return positions_view(output, layout=layout)
-    return pool(output, layout=layout, pooling=pooling)

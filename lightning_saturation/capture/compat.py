@@ -75,6 +75,19 @@ def run_eagerly() -> Iterator[None]:
         yield
 
 
+def why_opaque(model: nn.Module) -> str | None:
+    """Return why ``model`` shows no layer to hooks, None where nothing speaks against it."""
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            return "TorchScript runs no hooks; pass the module that it was made of"
+        home = type(module).__module__
+        if ".quantized" in home:
+            return "quantised layers put out integers; measure the model before it is quantised"
+        if isinstance(module, torch.fx.GraphModule):
+            return "what was exported or traced has no layers left; pass the module that it was made of"
+    return None
+
+
 def may_run_compiled(model: nn.Module) -> bool:
     """Return whether any part of ``model``, anything that ran, or any function that is yet to run, is compiled."""
     backends = getattr(sys.modules.get("torch._dynamo.eval_frame"), "cached_backends", {})

@@ -26,7 +26,7 @@ class DataFlow:
 
     def __init__(self, names: Sequence[str], own: Iterable[Tensor]) -> None:
         self._names = tuple(names)
-        self._storages = Storages()
+        self.storages = Storages()
         self._weights = [*own]
         self._read = [0] * len(self._names)  # by layer
         self._called: dict[int, None] = {}  # in the order of first completion
@@ -35,10 +35,10 @@ class DataFlow:
 
     def forget(self) -> None:
         """Drop what is known of tensors, at the end of a step; what is known of layers stays."""
-        self._storages.forget()
+        self.storages.forget()
         self._bits: dict[int, int] = {}
         self._frames: list[int] = []
-        self._own = {self._storages.key(tensor) for tensor in self._weights}
+        self._own = {self.storages.key(tensor) for tensor in self._weights}
 
     def note(self, func: Any, given: Sequence[Tensor], written: Sequence[Tensor], out: Any) -> None:
         """Take in that the operator ``func`` made ``out`` of ``given``, some of which it may have ``written`` into."""
@@ -52,9 +52,9 @@ class DataFlow:
             self._frames[-1] |= bits
         if not given and "empty" in name:
             return  # somebody outside of torch may write into it
-        keys = {self._storages.key(tensor) for tensor in given}
+        keys = {self.storages.key(tensor) for tensor in given}
         for tensor in (*tensors_in(out), *written):
-            key = self._storages.key(tensor)
+            key = self.storages.key(tensor)
             if key is None or key in self._own:
                 continue
             if key not in keys:
@@ -77,11 +77,11 @@ class DataFlow:
                 self._differentiable |= 2 << index
         self._read[index] |= bits
         for tensor in tensors_in(out):
-            if (key := self._storages.key(tensor)) is not None:
+            if (key := self.storages.key(tensor)) is not None:
                 self._bits[key] = (2 << index) | bits & _DATA
 
     def _bits_of(self, tensor: Tensor) -> int:
-        key = self._storages.key(tensor)
+        key = self.storages.key(tensor)
         if key in self._own or key is None:
             return 0
         bits = self._bits.get(key, _DATA)  # what was there before the step is data

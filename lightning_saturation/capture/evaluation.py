@@ -8,8 +8,11 @@ from itertools import islice
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm  # comes with lightning
+
+Forward = Callable[[Any, Any], Any]
+"""``forward(model, batch)`` runs a model that takes more than one tensor."""
 
 
 @contextmanager
@@ -53,19 +56,27 @@ def each_batch(
         yield ((batch, homes) for batch in shown)
 
 
-def run(model: Callable[..., Any], batch: Any, device: torch.device) -> Any:
+def run(model: Callable[..., Any], batch: Any, device: torch.device, *, forward: Forward | None = None) -> Any:
     """Return the output of ``model`` for the inputs in ``batch``, moved to ``device``.
 
     A batch is a tensor, a tuple or list whose first element is the input (labels may follow), or a dict of keyword
-    arguments.
+    arguments; for ``forward(model, batch)``, where given, it may be anything.
     """
+    batch = _moved(batch, device)
+    if forward is not None:
+        return forward(model, batch)
     if isinstance(batch, Mapping):
-        return model(**{key: _moved(value, device) for key, value in batch.items()})
-    return model(_moved(batch[0] if isinstance(batch, list | tuple) else batch, device))
+        return model(**batch)
+    return model(batch[0] if isinstance(batch, list | tuple) else batch)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
+    """Return ``value`` with every tensor in it, and whatever else knows how to move, on ``device``."""
+    if isinstance(value, Mapping):
+        return {key: _moved(part, device) for key, part in value.items()}
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(_moved(part, device) for part in value)
+    return value.to(device) if callable(getattr(value, "to", None)) else value
 
 
 def length(batches: Iterable[Any], max_batches: int | None) -> int | None:

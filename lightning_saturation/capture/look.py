@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -11,11 +12,15 @@ from torch import Tensor, nn
 
 from lightning_saturation.capture import compat
 from lightning_saturation.capture.dataflow import DataFlow
+from lightning_saturation.capture.layouts import samples_second_everywhere
+from lightning_saturation.capture.samples import SampleAxes
 from lightning_saturation.capture.storages import tensors_in
 
 
 class Look:
     """Looks at steps of ``model`` between ``begin`` and ``end``, and learns the ``flow`` among ``layers`` (by name).
+
+    ``axes`` tells, while a step runs, where a tensor of it has the samples.
 
     Nothing is run twice, changed, or kept alive; what a backward does, recomputation among it, is not looked at.
     Compiled functions run as they were written meanwhile: a step that trains a compiled model is no step to look at.
@@ -23,25 +28,28 @@ class Look:
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         self.flow = DataFlow(tuple(layers), [*model.parameters(), *model.buffers()])
+        self.axes = SampleAxes(self.flow.storages, second=samples_second_everywhere(model))
         self._layers = tuple(layers.values())
+        self._telling = [m for m in model.modules() if isinstance(getattr(m, "batch_first", None), bool)]
         self._open: ExitStack | None = None
-        self._away = False
 
     @property
     def is_open(self) -> bool:
         """Whether a step is being looked at."""
         return self._open is not None
 
-    def begin(self) -> None:
-        """Look at what runs from here on."""
+    def begin(self, batch: Any = None) -> None:
+        """Look at what runs from here on, on ``batch``."""
         self.end()
         self.flow.forget()
+        self.axes.begin(batch)
         with ExitStack() as stack:
+            for module in self._telling:
+                stack.callback(module.register_forward_pre_hook(_Telling(self)).remove)
             for index, module in enumerate(self._layers):
                 stack.callback(module.register_forward_pre_hook(_Before(self)).remove)
                 stack.callback(module.register_forward_hook(_Behind(self, index)).remove)
-            stack.enter_context(compat.run_eagerly())
-            stack.enter_context(_Mode(self))
+            stack.enter_context(_SHARED.joined(self))
             self._open = stack.pop_all()
 
     def end(self) -> None:
@@ -49,26 +57,29 @@ class Look:
         stack, self._open = self._open, None
         if stack is not None:
             stack.close()
+            self.axes.forget()
             self.flow.forget()
 
     @contextmanager
     def looking_away(self) -> Iterator[None]:
         """Do something of our own, which is no part of the step."""
-        before, self._away = self._away, True
+        before, _SHARED.away = _SHARED.away, True
         try:
             yield
         finally:
-            self._away = before
+            _SHARED.away = before
 
     @property
     def sees(self) -> bool:
         """Whether what runs now is part of the step."""
-        return not (self._away or self._open is None or compat.in_backward() or compat.in_transform())
+        return not (_SHARED.away or self._open is None or compat.in_backward() or compat.in_transform())
 
     def note(self, func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
         """Take in that an operator ran."""
         given = list(tensors_in((args, kwargs)))
         self.flow.note(func, given, _written(func, args, kwargs), out)
+        with suppress(Exception):  # the order is known without it
+            self.axes.note(func, args, kwargs, given, out)
 
 
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
@@ -83,16 +94,48 @@ def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
     ]
 
 
+class _Shared(threading.local):
+    """What all open looks of a thread share, since they end in any order, as callbacks do, and modes only nested.
+
+    ``away`` is whether something of our own runs, which is no part of anybody's step.
+    """
+
+    def __init__(self) -> None:
+        self.away = False
+        self._looks: list[Look] = []
+        self._open = ExitStack()
+
+    @contextmanager
+    def joined(self, look: Look) -> Iterator[None]:
+        """Show ``look`` every operator that runs; compiled functions run as they were written meanwhile."""
+        if not self._looks:
+            with ExitStack() as stack:
+                stack.enter_context(compat.run_eagerly())
+                stack.enter_context(_Mode(self._looks))
+                self._open = stack.pop_all()
+        self._looks.append(look)
+        try:
+            yield
+        finally:
+            self._looks.remove(look)
+            if not self._looks:
+                self._open.close()
+
+
+_SHARED = _Shared()
+
+
 class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, look: Look) -> None:
+    def __init__(self, looks: list[Look]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._look = look
+        self._looks = looks
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if self._look.sees:
-            with suppress(Exception):  # the user's step goes on
-                self._look.note(func, args, kwargs or {}, out)
+        for look in self._looks:
+            if look.sees:
+                with suppress(Exception):  # the user's step goes on
+                    look.note(func, args, kwargs or {}, out)
         return out
 
 
@@ -108,6 +151,21 @@ class _Before:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Before, (None,)
+
+
+class _Telling:
+    """The same before a module that says where it wants the samples."""
+
+    def __init__(self, look: Look | None) -> None:
+        self.look = look
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if self.look is not None and self.look.sees and not torch.compiler.is_compiling():
+            with suppress(Exception):
+                self.look.axes.meet(module, args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Telling, (None,)
 
 
 class _Behind:

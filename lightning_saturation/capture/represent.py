@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lightning_saturation.capture.capture import capture
+from lightning_saturation.capture.capture import Capture
 from lightning_saturation.capture.evaluation import each_batch, run
+from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.pooling import Pooling
 
 Rows = dict[str, Tensor]
@@ -26,19 +29,45 @@ def represent(
     layers: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     pooling: Pooling = "mean",
+    mask: Mask = None,
     forward: Callable[[Any], Any] | None = None,
 ) -> Rows:
     """Return the rows of every layer over all ``batches``, with the model in evaluation mode and left as it was.
 
-    ``forward``, where given, runs the model on a batch.
+    ``forward``, where given, runs the model on a batch. ``mask`` is that of
+    :class:`~lightning_saturation.SaturationMonitor`. Layers that put out more or fewer rows than there are samples
+    (flattened tokens, windows, a layer that runs several times) cannot be paired with others: they are left out, with
+    one warning, unless none is left.
     """
     kept: dict[str, list[Tensor]] = {}
+    samples = 0
 
     def record(name: str, rows: Tensor) -> None:
         kept.setdefault(name, []).append(rows.float().cpu())
 
-    watched = capture(model, record, layers=layers, exclude=exclude, pooling=pooling)
+    watched = Capture(model, record, layers=layers, exclude=exclude, pooling=pooling, mask=mask)
     with each_batch([model], batches) as each, watched:
         for batch, (home,) in each:
-            run(model, batch, home) if forward is None else forward(batch)
-    return {name: torch.cat(rows) for name, rows in kept.items()}
+            for again in watched.attempts(batch):
+                if again:
+                    kept.clear()
+                run(model, batch, home) if forward is None else forward(batch)
+            samples += watched.size
+    return paired({name: torch.cat(rows) for name, rows in kept.items()}, samples)
+
+
+def paired(rows: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
+    """Return those of ``rows`` that are one for each of the ``samples``, and warn of the others.
+
+    Where none of them is, or where nobody knows how many samples there are, those of the most frequent number.
+    """
+    counts = Counter(map(len, rows.values()))
+    wanted = samples if samples in counts else max(counts, key=counts.__getitem__, default=0)
+    others = [name for name, output in rows.items() if len(output) != wanted]
+    if others:
+        warnings.warn(
+            f"{others} put out other numbers of rows than the {wanted} samples, which cannot be paired with those of"
+            " other layers; they are left out. `exclude` them to hear no more of it.",
+            stacklevel=3,
+        )
+    return {name: output for name, output in rows.items() if len(output) == wanted}

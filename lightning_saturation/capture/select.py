@@ -7,13 +7,15 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import Metric
 
+from lightning_saturation.capture import compat
 from lightning_saturation.capture.kinds import guessed, holds_its_layers, kind_of
 from lightning_saturation.capture.pooling import Layout
 
 # Wrappers put these into the names of everything below them.
-_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 
 
 def select_layers(
@@ -42,6 +44,9 @@ def select_layers(
             chosen -= {name for name in chosen if name == out or name.startswith(f"{out}.")}
     if not chosen:
         kinds = sorted({type(module).__name__ for module in modules.values()})
+        reason = compat.why_opaque(model)
+        if reason is not None:
+            raise ValueError(f"Expected a model whose layers run hooks, got {type(model).__name__}: {reason}.")
         raise ValueError(
             "Expected a model with linear, convolutional, recurrent or attention layers after `layers` and `exclude`,"
             f" got none among modules of the types {kinds}. Name others with `layers`, or tell of their types with"
@@ -64,11 +69,17 @@ def width_of(module: nn.Module) -> int | None:
 def offered_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules of ``model`` that can be tracked, by the names that they have here."""
     hidden: set[int] = set()
+    parallel: list[str] = []
     for name, module in model.named_modules():
+        if isinstance(module, DistributedDataParallel):
+            parallel.append(f"{name}.module".lstrip("."))
         if id(module) in hidden or isinstance(module, Metric) or holds_its_layers(module):
             hidden.update(map(id, module.children()))
         if id(module) in hidden or isinstance(module, Metric):
             continue
+        for inner in parallel:
+            if f"{name}.".startswith(f"{inner}."):
+                name = f"{inner.removesuffix('module')}{name[len(inner) + 1 :]}".rstrip(".")
         clean = _clean(name)
         # A wrapper and what it wraps share a clean name; the inner module, which runs either way, stands for both.
         yield (clean or type(module).__name__), module

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
 from lightning_saturation.capture import compat
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.coverage import ENOUGH, coverage, unknown_layers
-from lightning_saturation.capture.look import Look
+from lightning_saturation.capture.coverage import coverage
+from lightning_saturation.capture.masks import Mask
+from lightning_saturation.capture.missing import MissingLayers
 from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.row_kinds import RowKinds, Rows
 from lightning_saturation.capture.window import LayerWindow
 
 Window = TypeVar("Window", bound=LayerWindow)
@@ -21,8 +22,9 @@ Window = TypeVar("Window", bound=LayerWindow)
 class LayerTracker(Generic[Window]):
     """Hooks on the layers of ``model`` and one window per stage, made by ``make_window`` from the layers' names.
 
-    Knows no Trainer. Only between ``record(stage)`` and ``record(None)`` outputs are counted, into that stage's window.
-    ``views`` are those of :class:`Capture`. An output layer that is wider than ``widest`` is ``left_out``.
+    Knows no Trainer. Only between ``record(stage, batch)`` and ``record(None)`` outputs are counted, into that stage's
+    window, and of them those for which ``counts()``. ``mask`` and ``views`` are those of :class:`Capture`. An output
+    layer that is wider than ``widest`` is ``left_out``.
 
     The first batch of each stage is looked at as it runs, for the data flow that gives order and outputs; where
     anything is compiled only what ``look_once`` announces, as the look runs it as it was written.
@@ -37,23 +39,32 @@ class LayerTracker(Generic[Window]):
         layers: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         pooling: Pooling = "mean",
+        mask: Mask = None,
         views: bool = False,
         widest: int | None = None,
     ) -> None:
         self._capture = Capture(
-            model, None, layers=layers, exclude=exclude, pooling=pooling, trouble=self._trouble, views=views
+            model,
+            None,
+            layers=layers,
+            exclude=exclude,
+            pooling=pooling,
+            mask=mask,
+            trouble=self._trouble,
+            views=views,
         )
         self._model, self._chosen = model, layers is not None
         self._compiled = compat.may_run_compiled(model)  # asked before attaching makes the compiler forget
-        self._look = self._capture.look = Look(model, self._capture.layers)
+        self._flow = self._capture.look.flow
         self._looked: set[str] = set()
         self._widest = widest
         self._wide: dict[str, bool] = {}  # by layer that is wider, whether it is measured
         self._held: list[tuple[str, Tensor]] = []  # rows of wide layers, until it is known
         self.left_out: dict[str, str] = {}
         self._recording: str | None = None
-        self._warned: set[str] = set()
-        self._told = False
+        self._kinds = RowKinds(pooling)
+        self._told = MissingLayers(model, chosen=layers is not None)
+        self.counts: Callable[[], bool] = _always
         self.names = self._capture.names
         self.windows: dict[str, Window] = {stage: make_window(self.names) for stage in stages}
 
@@ -66,62 +77,99 @@ class LayerTracker(Generic[Window]):
         self.record(None)
         self._capture.detach()
 
-    def record(self, stage: str | None) -> None:
-        """Count the outputs of a batch into the window of ``stage``, or nowhere."""
+    def record(self, stage: str | None, batch: Any = None) -> None:
+        """Count the outputs for a ``batch`` into the window of ``stage``, or count nothing."""
         self._end_batch()
-        self._recording = stage
-        self._capture.record = None if stage is None else self._take
         if stage is not None:
-            self.windows[stage].begin_batch()
-            if stage not in self._looked and not self._compiled and not compat.may_run_compiled(self._model):
+            look = stage not in self._looked and not self._compiled and not compat.may_run_compiled(self._model)
+            if look:
                 self._looked.add(stage)
-                self._look.begin()
+            self._capture.begin(batch, look=look)
+            self._recording, self._capture.record = stage, self._take
+            self.windows[stage].begin_batch()
 
-    def look_once(self) -> None:
+    def attempts(self, stage: str, batch: Any) -> Iterator[None]:
+        """Yield each time that ``batch`` must run to be counted, twice where its samples turn out to come second."""
+        for _ in range(2):
+            self.record(stage, batch)
+            yield
+            if not self._end_batch():
+                return
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the layers are still those of the model."""
+        return self._capture.is_current
+
+    def look_once(self, batch: Any = None) -> None:
         """Look at a batch that trains nothing and is not counted, until the next ``record``; the first time only."""
         self._end_batch()
         if not self._looked:
             self._looked.add("")
-            self._look.begin()
+            self._capture.begin(batch, look=True)
+            self._capture.record = self._look_only
 
     def outputs(self, stage: str) -> tuple[str, ...]:
         """Return the layers that feed no other, as far as was looked, else the last one to run in ``stage``."""
-        return self._look.flow.outputs or tuple(self.windows[stage].order[-1:])
+        return self._flow.outputs or tuple(self.windows[stage].order[-1:])
+
+    def rows(self) -> dict[str, Rows]:
+        """Return what the rows of each layer that ran are."""
+        return self._kinds.all(constant=self._flow.constant)
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """The layers of which padding was left out."""
+        return tuple(name for name in self.names if name in self._capture.masked)
 
     def without_measure(self, seen: Sequence[str]) -> dict[str, str]:
         """Return the tracked layers that are not among those ``seen``, and why."""
         reasons = dict.fromkeys(self.names, "did not run, or where hooks do not fire")
         reasons |= dict.fromkeys(self._capture.sharded, "only a shard of its width was seen")
-        return {name: reason for name, reason in (reasons | self.left_out).items() if name not in seen}
+        reasons |= self._told.troubles | self.left_out
+        return {name: reason for name, reason in reasons.items() if name not in seen}
 
     def _take(self, name: str, rows: Tensor) -> None:
-        if self._recording is None:
+        if self._recording is None or not self.counts():
             return
         window = self.windows[self._recording]
+        self._kinds.count(name, rows.shape[:-1].numel())
         if self._widest is None or rows.shape[-1] <= self._widest or self._wide.get(name):
             window.add(name, rows)
         else:
             window.note(name)
             self._held.append((name, rows.clone()))
 
-    def _end_batch(self) -> None:
-        if self._look.is_open:
-            self._look.end()
+    def _look_only(self, name: str, rows: Tensor) -> None:
+        """Learn from an output that is not counted where its layer has its samples."""
+
+    def _end_batch(self) -> bool:
+        """End the batch that is running, and return whether it must run again."""
+        looked, samples = self._capture.look.is_open, self._capture.samples
+        self._capture.end()
+        if looked:
             for window in self.windows.values():
-                window.arrange(self._look.flow.ran)
+                window.arrange(self._flow.ran)
         held, self._held = self._held, []
-        if self._recording is None:
-            return
-        order = self.windows[self._recording].order
-        outputs = self.outputs(self._recording) if len(order) > 1 else ()
+        stage, self._recording, self._capture.record = self._recording, None, None
+        if stage is None:
+            return False
+        if self._capture.must_repeat:  # its rows were those of positions
+            self.windows[stage].reset()
+            self._kinds.forget()
+            self._looked.discard(stage)
+            return True
+        self._kinds.end_batch(samples)
+        outputs = self.outputs(stage) if len(self.windows[stage].order) > 1 else ()
         for name, rows in held:
             if self._wide.setdefault(name, name not in outputs):
-                self.windows[self._recording].add(name, rows)
+                self.windows[stage].add(name, rows)
             else:
                 self._capture.drop(name)
                 self.left_out[name] = (
                     f"an output layer of {rows.shape[-1]} features, more than {self._widest}: name it in `layers`"
                 )
+        return False
 
     def coverage(self, seen: Sequence[str]) -> float | None:
         """Return the share of the model's weights in the layers that were ``seen``, None where it has none."""
@@ -129,36 +177,15 @@ class LayerTracker(Generic[Window]):
 
     def warn_about_missing(self, seen: Sequence[str]) -> None:
         """Warn, once each, of tracked layers that are not among those ``seen``, and of types that nobody knows."""
-        self._warn_of_unknown(seen)
-        missing = [n for n in self.names if n not in seen and n not in self._warned and n not in self.left_out]
-        self._warned.update(missing)
-        sharded = [name for name in missing if name in self._capture.sharded]
-        if sharded:
-            warnings.warn(
-                f"No saturation for {sharded}: their outputs are narrower than the layers say, as with tensor"
-                " parallelism, and a shard's saturation would be a wrong number.",
-                stacklevel=2,
-            )
-        unseen = [name for name in missing if name not in sharded]
-        if unseen:
-            warnings.warn(
-                f"No saturation for {unseen}: these layers were never run in the window, or run where hooks do not"
-                " fire (a function compiled around them, a fused kernel). Take them out with `exclude`.",
-                stacklevel=2,
-            )
-
-    def _warn_of_unknown(self, seen: Sequence[str]) -> None:
-        unknown = {} if self._chosen or self._told else unknown_layers(self._model)
-        self._told = True
-        if sum(unknown.values()) <= 1 - ENOUGH:
-            return
-        types = ", ".join(f"{kind} ({share:.0%})" for kind, share in unknown.items() if share >= 0.01)
-        warnings.warn(
-            f"Only {self.coverage(seen) or 0:.0%} of the network's weights are in layers that are seen. Of no known"
-            f" kind are {types}: tell of such types with `register_layer`, or name modules with `layers`.",
-            stacklevel=3,
+        self._told.warn(
+            [n for n in self.names if n not in seen and n not in self.left_out], self._capture.sharded, seen
         )
 
     def _trouble(self, name: str, error: Exception) -> None:
+        self._told.troubles[name] = str(error)
         if self._recording is not None:
             self.windows[self._recording].trouble(name, error)
+
+
+def _always() -> bool:
+    return True

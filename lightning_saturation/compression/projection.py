@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_saturation.capture.compiled import forget_compiled
+from lightning_saturation.capture.features import Neighbour, features_dim
+from lightning_saturation.capture.kinds import kind_of
 from lightning_saturation.capture.select import layout_of, select_layers
 from lightning_saturation.compression.outputs import output_moments
 from lightning_saturation.compression.subspace import Basis, Size, Subspace, check_basis, subspace
@@ -99,7 +101,10 @@ def project_outputs(
 
 def _projecting(space: Subspace) -> Callable[[nn.Module, Any, Tensor], Tensor]:
     def project(module: nn.Module, _: Any, output: Tensor) -> Tensor:
-        features = layout_of(module, output.ndim).features
+        if kind_of(module) is None:
+            features = features_dim(module, output.shape, Neighbour((len(space.centre),), -1))
+        else:
+            features = layout_of(module, output.ndim).features
         centre, encode, decode = (part.to(output) for part in space)
         rows = output.movedim(features, -1) - centre
         return (centre + rows @ encode @ decode).movedim(-1, features)

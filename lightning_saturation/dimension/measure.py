@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.evaluation import each_batch, run
+from lightning_saturation.capture.evaluation import Forward, each_batch, run
+from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
-from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.reinitialise import fresh_weights, with_weights
 from lightning_saturation.dimension.layer_dimension import DimensionOptions, input_rows, label_rows
 from lightning_saturation.dimension.report import INPUT, DimensionReport, LayerDimension
@@ -40,6 +41,8 @@ def measure_dimension(
     max_batches: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
+    mask: Mask = None,
+    forward: Forward | None = None,
 ) -> DimensionReport:
     """Return the TwoNN and PCA dimension of the data in the layers of ``model``, as it is in evaluation mode.
 
@@ -53,7 +56,7 @@ def measure_dimension(
             where the rows of all layers together exceed ``max_bytes``, and it is by their order that samples are kept.
         layers: names or globs to measure, None for all linear, convolutional, recurrent and attention layers.
         exclude: names or globs to leave out.
-        output_layers: names or globs that ``last_hidden`` skips, None for the last layer to run.
+        output_layers: names or globs that ``last_hidden`` skips, None for the layers that feed no other one.
         per_class: also give the dimension of the samples of each class alone; needs labels, one integer a sample.
         samples: how many samples are kept, a uniform choice among all, the same for all layers. TwoNN compares each
             with each, so time grows with the square.
@@ -68,6 +71,8 @@ def measure_dimension(
         max_batches: at most so many batches of each run.
         device: where the model runs, None for where it is.
         progress: whether to show bars.
+        mask: which positions are no padding, as in :class:`SaturationMonitor`; for every ``pooling`` but ``"flatten"``.
+        forward: ``forward(model, batch)`` for models that take more than one tensor.
 
     Raises ``ValueError`` for unknown layers, options out of range, no batch, and batches that can be run only once
     where once is not enough.
@@ -82,9 +87,10 @@ def measure_dimension(
         raise ValueError(f"Expected `samples` of at least {FEWEST}, got {samples}.")
     if baseline not in (None, "random"):
         raise ValueError(f"Expected `baseline` to be 'random' or None, got {baseline!r}.")
+    check_pooling(pooling)
     options = DimensionOptions(delta, discard, estimator, per_class, scales, seed=seed)
-    runs = _Runs(batches, samples, seed, max_bytes, max_batches, device, progress)
-    capture = Capture(model, None, layers=layers, exclude=exclude, pooling=pooling)
+    runs = _Runs(batches, samples, seed, max_bytes, max_batches, device, progress, forward)
+    capture = Capture(model, None, layers=layers, exclude=exclude, pooling=pooling, mask=mask)
     check_output_layers(capture.names, output_layers)
     measured = runs.dimensions(model, model, capture, options)
     random = None
@@ -101,7 +107,7 @@ def measure_dimension(
         layers=measured,
         stage="measured",
         delta=delta,
-        output_layers=choose_output_layers(ran, output_layers),
+        output_layers=choose_output_layers(ran, output_layers, capture.look.flow.outputs or None),
         baseline=random,
     )
 
@@ -118,12 +124,13 @@ class _Runs:
         max_batches: int | None,
         device: torch.device | str | None,
         progress: bool,
+        forward: Forward | None,
     ) -> None:
         self._batches, self._samples, self._seed, self._max_bytes = batches, samples, seed, max_bytes
-        self._max_batches, self._device, self._progress = max_batches, device, progress
+        self._max_batches, self._device, self._progress, self._forward = max_batches, device, progress, forward
 
     def dimensions(
-        self, model: nn.Module, forward: Callable[..., Any], capture: Capture, options: DimensionOptions
+        self, model: nn.Module, called: Callable[..., Any], capture: Capture, options: DimensionOptions
     ) -> dict[str, LayerDimension]:
         """Return the dimensions of the input and the captured layers, in the order in which they run."""
         found: dict[str, LayerDimension] = {}
@@ -131,7 +138,7 @@ class _Runs:
         left: set[str] | None = None
         while left is None or left:
             window = RowWindow((), samples=self._samples, max_bytes=self._max_bytes, seed=self._seed)
-            self._run(model, forward, capture, window, left)
+            self._run(model, called, capture, window, left)
             if window.is_empty:
                 self._explain_nothing(order)
             found |= window.dimensions(options)
@@ -145,7 +152,7 @@ class _Runs:
     def _run(
         self,
         model: nn.Module,
-        forward: Callable[..., Any],
+        called: Callable[..., Any],
         capture: Capture,
         window: RowWindow,
         only: set[str] | None,
@@ -159,11 +166,13 @@ class _Runs:
         with running as each, capture:
             capture.record = record
             for batch, (home,) in each:
-                window.labels = label_rows(batch)
-                rows = input_rows(batch)
-                if rows is not None:
-                    record(INPUT, rows)
-                run(forward, batch, home)
+                window.labels, rows = label_rows(batch), input_rows(batch)
+                for again in capture.attempts(batch):
+                    if again:
+                        window.reset()
+                    if rows is not None:
+                        record(INPUT, rows)
+                    run(called, batch, home, forward=self._forward)
 
     def _explain_nothing(self, order: dict[str, None]) -> None:
         if order:

@@ -11,15 +11,18 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
+from lightning_saturation.capture.masks import Mask, check_mask
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.tracker import LayerTracker
+from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.dimension.layer_dimension import DimensionOptions, input_rows, label_rows
 from lightning_saturation.dimension.plots import dimension_figure, dimension_history_figure
 from lightning_saturation.dimension.report import INPUT, DimensionReport
 from lightning_saturation.dimension.row_window import RowWindow
 from lightning_saturation.dimension.two_nn_law import FEWEST
 from lightning_saturation.loggers.write import write_figure, write_table
+from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
 
@@ -50,6 +53,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
             with one warning; fewer ``samples`` or ``pooling="mean"`` make room.
         seed: of the choice of samples.
         name: first part of the keys; tells several monitors in one Trainer apart.
+        mask: which positions are no padding, as in :class:`SaturationMonitor`; for every ``pooling`` but ``"flatten"``.
 
     Raises:
         ValueError: for an argument out of range, here; for a layer that the model lacks, when fitting starts.
@@ -73,6 +77,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         max_bytes: int = 2**30,
         seed: int = 0,
         name: str = "dimension",
+        mask: Mask = None,
     ) -> None:
         super().__init__(name=name, stages=stages)
         self.samples = check_count("samples", samples, least=FEWEST)
@@ -83,6 +88,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         self.exclude = check_patterns("exclude", exclude, optional=False)
         self.output_layers = check_patterns("output_layers", output_layers)
         self.pooling = check_pooling(pooling)
+        self.mask = check_mask(mask, pooling)
         self._options = DimensionOptions(delta, discard, estimator, check_flag("per_class", per_class), seed=seed)
         self._warned: set[str] = set()
 
@@ -90,6 +96,9 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
     def reports(self) -> list[DimensionReport]:
         """The report of every epoch and stage that was measured, oldest first."""
         return super().reports
+
+    def _arguments(self) -> dict[str, Any]:
+        return configuration(self, self._options)
 
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[RowWindow]:
         # Ranks see different samples and draw different keys for them.
@@ -101,6 +110,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
             layers=self.layers,
             exclude=self.exclude,
             pooling=self.pooling,
+            mask=self.mask,
         )
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
@@ -131,15 +141,17 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         layers = window.dimensions(self._options, group=self._group)
         if trainer.is_global_zero:
             self._warn_about(window.refused)
-        if not layers:
+        if not layers or self._tracker is None:
             return None
+        outputs = gather(self._tracker.outputs(stage), self._group)[0]
+        ran = [name for name in layers if name != INPUT]
         report = DimensionReport(
             layers=layers,
             stage=stage,
             epoch=epoch,
             step=trainer.global_step,
             delta=self._options.delta,
-            output_layers=choose_output_layers([name for name in layers if name != INPUT], self.output_layers),
+            output_layers=choose_output_layers(ran, self.output_layers, outputs),
             partial=partial,
         )
         return Measured(report, _values(self.name, report))

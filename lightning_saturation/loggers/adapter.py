@@ -18,11 +18,10 @@ class Sink:
     """A logger as we use it: scalars are passed on, the rest is left out unless a subclass knows how to write it.
 
     ``step`` is what the logger stores, so it must count as the Trainer's own scalars do. ``draws`` says whether
-    the logger shows figures, ``charts`` whether it shows lines.
+    the logger shows figures.
     """
 
     draws: ClassVar[bool] = False
-    charts: ClassVar[bool] = False
 
     def __init__(self, logger: Any) -> None:
         self.logger = logger
@@ -45,6 +44,11 @@ class Sink:
     def histogram(self, key: str, values: Tensor, *, step: int) -> None:
         """Write the distribution of ``values``."""
 
-    def lines(self, key: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x: str, title: str,
-              step: int) -> None:  # fmt: skip
-        """Write named lines of (x, y) as a chart that the logger draws itself."""
+    def chart(self, key: str, records: Sequence[Record], *, x: str, y: str, title: str, step: int) -> None:
+        """Write column ``y`` of ``records`` over column ``x`` as a line that the logger draws among other runs'."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Write ``values`` as what the run as a whole came to, to sort, filter and sweep by."""
+
+    def config(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Write ``arguments`` beside the run's own, under ``name``."""

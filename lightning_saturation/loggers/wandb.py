@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_saturation.drawing.pixels import pixels
 from lightning_saturation.loggers import tabular
@@ -25,7 +25,6 @@ class WandbSink(Sink):
     """
 
     draws = True
-    charts = True
 
     def figure(self, key: str, figure: Figure, *, step: int) -> None:
         """Write the picture as a ``wandb.Image``."""
@@ -50,20 +49,27 @@ class WandbSink(Sink):
 
     def text(self, key: str, text: str, *, step: int) -> None:
         """Write the text as an entry of the run's summary."""
-        if self._writes():
-            prefix = getattr(self.logger, "_prefix", "")
-            joined = f"{prefix}{getattr(self.logger, 'LOGGER_JOIN_CHAR', '-')}{key}" if prefix else key
-            self.logger.experiment.summary[joined] = text
+        self.summary({key: text})
 
-    def lines(self, key: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x: str, title: str,
-              step: int) -> None:  # fmt: skip
-        """Write the lines as a line chart of W&B, whose table is ``{key}_table``."""
+    def chart(self, key: str, records: Sequence[Record], *, x: str, y: str, title: str, step: int) -> None:
+        """Write a line chart of W&B, whose table is ``{key}_table``; its page draws one line for each run."""
         import wandb
 
         if self._writes():
-            xs, ys = [list(line[0]) for line in lines.values()], [list(line[1]) for line in lines.values()]
-            chart = wandb.plot.line_series(xs=xs, ys=ys, keys=list(lines), title=title, xname=x)
-            self.logger.log_metrics({key: chart}, step=step)
+            table = wandb.Table(columns=[*tabular.columns(records)], data=tabular.rows(records))
+            self.logger.log_metrics({key: wandb.plot.line(table, x, y, title=title)}, step=step)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Write the values into the run's summary; they make no panels."""
+        if self._writes() and values:
+            prefix = getattr(self.logger, "_prefix", "")
+            before = f"{prefix}{getattr(self.logger, 'LOGGER_JOIN_CHAR', '-')}" if prefix else ""
+            self.logger.experiment.summary.update({f"{before}{key}": value for key, value in values.items()})
+
+    def config(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Write the arguments into the run's configuration; those of a resumed run take the place of earlier ones."""
+        if self._writes():
+            self.logger.experiment.config.update({name: dict(arguments)}, allow_val_change=True)
 
     def _writes(self) -> bool:
         """Whether there is a run to write to: a disabled one takes everything and keeps nothing."""

@@ -18,6 +18,16 @@ def write_scalars(loggers: Iterable[Any], scalars: Mapping[str, float], *, step:
     return to_each(loggers, lambda sink: sink.scalars(scalars, step=step))
 
 
+def write_summary(loggers: Iterable[Any], values: Mapping[str, Any]) -> None:
+    """Write ``values``, plain numbers and texts, into the summary of every W&B run: to sort, filter and sweep by."""
+    to_each(loggers, lambda sink: sink.summary(values))
+
+
+def write_config(loggers: Iterable[Any], name: str, arguments: Mapping[str, Any]) -> None:
+    """Write ``arguments``, plain data, under ``name`` into the configuration of every W&B run."""
+    to_each(loggers, lambda sink: sink.config(name, arguments))
+
+
 def write_figure(loggers: Iterable[Any], key: str, draw: Callable[[], Figure], *, step: int) -> None:
     """Write the figure that ``draw`` returns as a picture to W&B, TensorBoard and MLflow; else it is not drawn."""
     once = cache(draw)

@@ -32,9 +32,9 @@ class SpectrumMonitor(Monitor):
 
     The first forward pass of training tells the layers' input shapes; the hooks for it leave with its batch. A
     :class:`SpectrumReport` joins ``reports`` and ``{name}/largest_eigenvalue/{layer}``, ``{name}/stable_rank/{layer}``
-    and ``{name}/decay_exponent/{layer}`` are logged, with a picture of the histograms; when fitting ends, norms over
-    training, the evolution of layers and a table. Ranks share the layers and get the same numbers to the last bit. No
-    random number is drawn from a generator of the user's.
+    and ``{name}/decay_exponent/{layer}`` are logged; when fitting ends, pictures of the last histograms, of norms over
+    training and of the evolution of layers, and a table. Ranks share the layers and get the same numbers to the last
+    bit. No random number is drawn from a generator of the user's.
 
     Args:
         layers: names or globs to measure, None for all linear and convolutional ones; see :func:`select_layers`.
@@ -49,6 +49,7 @@ class SpectrumMonitor(Monitor):
         seed: of the random vectors; the same ones at each measurement, so that differences are the network's.
         progress: whether to show a bar while measuring.
         name: first part of the keys.
+        log_windows: draw the histograms at every measurement, not at the end only; these are files, one each.
 
     Raises:
         ValueError: for an argument out of range, here; for an unknown layer, when fitting starts.
@@ -69,8 +70,10 @@ class SpectrumMonitor(Monitor):
         seed: int = 0,
         progress: bool = True,
         name: str = "spectrum",
+        log_windows: bool = False,
     ) -> None:
         super().__init__(name=name)
+        self.log_windows = check_flag("log_windows", log_windows)
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
         self._options: dict[str, Any] = {
             "bins": check_count("bins", bins),
@@ -160,8 +163,11 @@ class SpectrumMonitor(Monitor):
             reasons = "; ".join(f"{layer}: {reason}" for layer, reason in new.items())
             warnings.warn(f"No spectrum of these layers: {reasons}", stacklevel=2)
 
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), **self._options}
+
     def _write_window(self, trainer: Trainer, measured: Measured, step: int) -> None:
-        if measured.report.layers:
+        if self.log_windows and measured.report.layers:
             draw = partial(histogram_figure, measured.report)
             write_figure(trainer.loggers, f"{self.name}/histograms", draw, step=step)
 
@@ -171,6 +177,8 @@ class SpectrumMonitor(Monitor):
             return
         records = [record for report in known for record in report.to_records()]
         write_table(trainer.loggers, f"{self.name}/table", records, step=step)
+        if not self.log_windows:  # else it is there by now
+            write_figure(trainer.loggers, f"{self.name}/histograms", partial(histogram_figure, known[-1]), step=step)
         write_figure(trainer.loggers, f"{self.name}/norms", partial(norms_figure, known), step=step)
         layers = list(known[-1].layers)
         for layer in layers if len(layers) <= _MOST_STRIPS else [*layers[:1], *layers[1 - _MOST_STRIPS :]]:

@@ -15,7 +15,7 @@ from lightning_saturation.drawing.replacing import replacing
 from lightning_saturation.loggers.tabular import to_csv
 from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.report.windows import by_stage, windows_of
+from lightning_saturation.saturation.report.windows import by_stage, records, windows_of
 
 
 def save_reports(
@@ -39,7 +39,7 @@ def save_reports(
     folder.mkdir(parents=True, exist_ok=True)
     table, document, picture = (folder / f"{name}.{extension}" for extension in ("csv", "json", "png"))
     with replacing(table) as path:
-        path.write_text(to_csv([record for report in reports for record in report.to_records()]), encoding="utf-8")
+        path.write_text(to_csv(records(by_stage(reports))), encoding="utf-8")
     content = {
         "windows": [_window(report) for report in reports],
         "diagnosis": {stage: _diagnosis(same) for stage, same in by_stage(reports).items()},

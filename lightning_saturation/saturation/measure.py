@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_saturation.capture.evaluation import each_batch, length, run
+from lightning_saturation.capture.evaluation import Forward, each_batch, length, run
+from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
-from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.covariance.spectrum import check_delta
+from lightning_saturation.saturation.report.layer import with_rows
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.window import outputs_over_ranks, saturation_tracker
+from lightning_saturation.saturation.window import saturation_tracker, seen_over_ranks
 
 
 def measure_saturation(
@@ -34,13 +36,16 @@ def measure_saturation(
     covariance: CovarianceKind = "auto",
     max_samples: MaxSamples = "default",
     state_device: torch.device | str | None = None,
+    mask: Mask = None,
+    forward: Forward | None = None,
 ) -> SaturationReport:
     """Return the saturation of the layers of ``model`` over ``batches``, as the model is in evaluation mode.
 
     A batch is a tensor, a tuple or list whose first element is the input (labels may follow), or a dict of keyword
-    arguments. The model runs without gradients on its own device, or on ``device`` for as long as this lasts; its modes
-    and device are restored. ``layers``, ``exclude``, ``output_layers``, ``delta``, ``pooling``, ``covariance``,
-    ``max_samples`` and ``state_device`` are those of :class:`~lightning_saturation.SaturationMonitor`. With a
+    arguments; ``forward(model, batch)``, where given, runs the model on a batch of any other kind. The model runs
+    without gradients on its own device, or on ``device`` for as long as this lasts; its modes and device are restored.
+    ``layers``, ``exclude``, ``output_layers``, ``delta``, ``pooling``, ``covariance``, ``max_samples``,
+    ``state_device`` and ``mask`` are those of :class:`~lightning_saturation.SaturationMonitor`. With a
     ``process_group`` the numbers are those over its ranks, and this is a collective call.
 
     Raises ``ValueError`` for unknown layers, a ``delta`` outside (0, 1], an unknown pooling, or no batch.
@@ -52,6 +57,7 @@ def measure_saturation(
     320
     """
     check_delta(delta)
+    check_pooling(pooling)
     if max_batches is not None and max_batches < 1:
         raise ValueError(f"Expected `max_batches` of at least 1 or None, got {max_batches}.")
     kept = accumulation(covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=pooling)
@@ -62,6 +68,7 @@ def measure_saturation(
         exclude=exclude,
         output_layers=output_layers,
         pooling=pooling,
+        mask=mask,
         kept=kept,
     )
     check_output_layers(tracker.names, output_layers)
@@ -74,19 +81,20 @@ def measure_saturation(
             tracker.attach()
             try:
                 for batch, (home,) in each:
-                    tracker.record("test")
-                    run(model, batch, home)
+                    for _ in tracker.attempts("test", batch):
+                        run(model, batch, home, forward=forward)
             finally:
                 tracker.detach()
         if process_group is None and window.is_empty:
             raise ValueError("Expected `batches` with at least one batch that reaches a tracked layer, got none.")
         layer_statistics = window.statistics(delta=delta, group=group)
-        outputs = outputs_over_ranks(tracker, "test", group)
+        seen = seen_over_ranks(tracker, "test", group)
     tracker.warn_about_missing(list(layer_statistics))
     return SaturationReport(
-        layers=layer_statistics,
+        layers=with_rows(layer_statistics, seen.rows),
         delta=delta,
-        output_layers=choose_output_layers(list(layer_statistics), output_layers, outputs),
+        output_layers=choose_output_layers(list(layer_statistics), output_layers, seen.outputs),
         coverage=tracker.coverage(list(layer_statistics)),
         left_out=tracker.without_measure(list(layer_statistics)),
+        masked=seen.masked,
     )

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.row_kinds import Rows
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.capture.window import LayerWindow
 from lightning_saturation.covariance.accumulation import WIDEST_EXACT, Accumulation, accumulation
@@ -100,11 +102,26 @@ class Window(LayerWindow):
         return {name: _Counts(*pair) for name, pair in zip(names, counts.tolist(), strict=True)}
 
 
-def outputs_over_ranks(tracker: LayerTracker[Window], stage: str, group: Any) -> tuple[str, ...]:
-    """Return the layers that are outputs on every rank that saw them, the same on all ranks; a collective call."""
-    everyone = gather((tuple(tracker.windows[stage].order), tracker.outputs(stage)), group)
-    inner = {name for ran, ends in everyone for name in ran if name not in ends}
-    return tuple(dict.fromkeys(name for _, ends in everyone for name in ends if name not in inner))
+class Seen(NamedTuple):
+    """What was seen of layers: which are ``outputs``, what their ``rows`` are, and which were ``masked``."""
+
+    outputs: tuple[str, ...]
+    rows: dict[str, Rows]
+    masked: tuple[str, ...]
+
+
+def seen_over_ranks(tracker: LayerTracker[Window], stage: str, group: Any) -> Seen:
+    """Return what all ranks have seen, the same on each; a collective call.
+
+    Outputs are those on every rank that saw them, and a layer's rows those on the first.
+    """
+    own = Seen(tracker.outputs(stage), tracker.rows(), tracker.masked)
+    everyone = gather((tuple(tracker.windows[stage].order), own), group)
+    inner = {name for ran, seen in everyone for name in ran if name not in seen.outputs}
+    outputs = dict.fromkeys(name for _, seen in everyone for name in seen.outputs if name not in inner)
+    rows = {name: kind for _, seen in reversed(everyone) for name, kind in seen.rows.items()}
+    masked = dict.fromkeys(name for _, seen in everyone for name in seen.masked)
+    return Seen(tuple(outputs), rows, tuple(masked))
 
 
 def saturation_tracker(
@@ -115,6 +132,7 @@ def saturation_tracker(
     exclude: Sequence[str] = (),
     output_layers: Sequence[str] | None = None,
     pooling: Pooling = "mean",
+    mask: Mask = None,
     kept: Accumulation | None = None,
 ) -> LayerTracker[Window]:
     """Return hooks on the layers of ``model`` with a :class:`Window` per stage, whose rows are ``kept`` as it says.
@@ -130,6 +148,7 @@ def saturation_tracker(
         layers=layers,
         exclude=exclude,
         pooling=pooling,
+        mask=mask,
         views=True,  # a budget chooses among positions before any of them is copied
         widest=WIDEST_EXACT if layers is None and output_layers is None else None,
     )

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lightning_saturation.drawing.canvas import thin
 from lightning_saturation.drawing.metric_curve import MetricCurve
 from lightning_saturation.loggers.adapter import Sink
 from lightning_saturation.loggers.dispatch import attempt, to_each
@@ -19,19 +16,17 @@ from lightning_saturation.saturation.plots.heatmap import heatmap_figure
 from lightning_saturation.saturation.plots.spectrum import report_spectra, spectrum_figure
 from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.report.windows import by_stage, layer_names, when
+from lightning_saturation.saturation.report.summary import summary
+from lightning_saturation.saturation.report.windows import by_stage, records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_LINES = 10
-"""Windows in a profile chart."""
-
 MOST_SPECTRA = 12
-"""Layers in a spectrum chart."""
+"""Layers in a picture of spectra."""
 
-POINTS_PER_SPECTRUM = 64
-"""Points of a spectrum in a chart, spread evenly over the logarithm of the rank."""
+KINDS = ("picture", "heatmap", "spectrum")
+"""Of pictures; written when a run ends, and window by window only where that was asked for."""
 
 
 def write_reports(
@@ -45,11 +40,12 @@ def write_reports(
 ) -> None:
     """Write everything that ``reports``, the history of a run, say, under ``step`` and keys that start with ``name``.
 
-    W&B gets the long-format table ``{name}/table`` and per stage ``{name}/{stage}/picture`` (the verdict, with
-    ``metric`` beside saturation), ``.../heatmap``, ``.../profile`` (a line per window, at most ten), ``.../spectrum``
-    (log10 axes, the last window) and ``.../diagnosis`` (text in the summary). TensorBoard gets pictures, text and
-    histograms of eigenvalues, MLflow pictures, CSV and text; other loggers have the scalars; with ``save_dir`` the
-    files of :func:`save_reports` are written as well. A logger that fails is named in one warning, and so is a folder.
+    W&B gets the long-format table ``{name}/table``, whose column ``last`` marks the last window of each stage, and per
+    stage the pictures ``{name}/{stage}/picture`` (the verdict, with ``metric`` beside saturation), ``.../heatmap`` and
+    ``.../spectrum``, ``.../profile`` (the last window over relative depth, one line for each run of a project), and in
+    the summary ``.../diagnosis`` and the numbers of :func:`summary`. TensorBoard gets pictures, text and histograms of
+    eigenvalues, MLflow pictures, CSV and text; other loggers have the scalars; with ``save_dir`` the files of
+    :func:`save_reports` are written as well. A logger that fails is named in one warning, and so is a folder.
 
     W&B draws the last table of a key only: call this once, when the run ends, however it ends.
     """
@@ -61,20 +57,20 @@ def write_reports(
 
     def write(sink: Sink) -> None:
         # Tables last: an online W&B run asks its server for each of them, and without one the rest is in by then.
-        kinds = () if not sink.draws else ("picture", "heatmap", *(() if sink.charts else ("spectrum",)))
         for stage, same_stage in stages.items():
-            sink.text(f"{name}/{stage}/diagnosis", str(same_stage[-1].diagnose(history=same_stage)), step=step)
-            for kind in kinds:
-                figure = picture(stage, kind)
-                if figure is not None:
-                    sink.figure(f"{name}/{stage}/{kind}", figure, step=step)
-        _summarise(sink, stages, step=step, name=name)
+            key = f"{name}/{stage}"
+            sink.text(f"{key}/diagnosis", str(same_stage[-1].diagnose(history=same_stage)), step=step)
+            sink.summary({f"{key}/{what}": value for what, value in summary(same_stage).items()})
+            _pictures(sink, partial(picture, stage), step=step, key=key)
+            _histograms(sink, same_stage[-1], step=step, key=key)
+        sink.table(f"{name}/table", records(stages), step=step)
+        for stage, same_stage in stages.items():
+            _profile(sink, same_stage[-1], step=step, key=f"{name}/{stage}/profile")
 
     to_each(loggers, write)
     if save_dir is not None:
-        attempt(
-            f"The folder {os.fspath(save_dir)!r}", lambda: save_reports(reports, save_dir, name=name, metric=metric)
-        )
+        folder = os.fspath(save_dir)
+        attempt(f"The folder {folder!r}", lambda: save_reports(reports, save_dir, name=name, metric=metric))
 
 
 def write_window(
@@ -85,64 +81,44 @@ def write_window(
     name: str = "saturation",
     history: Sequence[SaturationReport] = (),
 ) -> None:
-    """Write table and spectra of one window under ``{name}/{stage}/window/``, and the heatmap of ``history`` so far."""
-    key = f"{name}/{report.stage}/window"
-    picture = cache(
-        partial(_picture, {report.stage: [r for r in history if r.stage == report.stage and r.layers]}, None)
-    )
+    """Write the table of one window under ``{name}/{stage}/window/``, and the pictures of ``history`` so far."""
+    key = f"{name}/{report.stage}"
+    so_far = [r for r in history if r.stage == report.stage and r.layers] or [report]
+    picture = cache(partial(_picture, {report.stage: so_far}, None, report.stage))
 
     def write(sink: Sink) -> None:
-        figure = picture(report.stage, "heatmap") if sink.draws else None
-        if figure is not None:
-            sink.figure(f"{name}/{report.stage}/heatmap", figure, step=step)
-        sink.table(f"{key}/table", report.to_records(), step=step)
-        _spectra(sink, report, step=step, key=key)
+        _pictures(sink, picture, step=step, key=key)
+        sink.table(f"{key}/window/table", report.to_records(), step=step)
+        _histograms(sink, report, step=step, key=f"{key}/window")
 
     if report.layers:
         to_each(loggers, write)
 
 
-def _summarise(sink: Sink, stages: dict[str, list[SaturationReport]], *, step: int, name: str) -> None:
-    records = [record for reports in stages.values() for report in reports for record in report.to_records()]
-    sink.table(f"{name}/table", records, step=step)
-    for stage, reports in stages.items():
-        lines = _profile_lines(reports)
-        cut = f" ({len(lines)} of {len(reports)} windows)" if len(lines) < len(reports) else ""
-        sink.lines(f"{name}/{stage}/profile", lines, x="layer", title=f"Saturation by layer, {stage}{cut}", step=step)
-        _spectra(sink, reports[-1], step=step, key=f"{name}/{stage}")
+def _pictures(sink: Sink, picture: Callable[[str], Figure | None], *, step: int, key: str) -> None:
+    for kind in KINDS if sink.draws else ():
+        figure = picture(kind)
+        if figure is not None:
+            sink.figure(f"{key}/{kind}", figure, step=step)
 
 
-def _profile_lines(reports: Sequence[SaturationReport]) -> dict[str, tuple[list[float], list[float]]]:
-    unit, moments = when(reports)
-    names = layer_names(reports)
-    digits = len(str(max(moments)))
-    lines = {}
-    for moment, report in thin(list(zip(moments, reports, strict=True)), MOST_LINES):
-        values = report.saturation
-        known = [(float(i), values[n]) for i, n in enumerate(names) if not math.isnan(values.get(n, math.nan))]
-        # Padded, because charts sort their legends as text.
-        lines[f"{unit} {moment:0{digits}d}"] = ([i for i, _ in known], [s for _, s in known])
-    return lines
+def _profile(sink: Sink, report: SaturationReport, *, step: int, key: str) -> None:
+    deepest = max(len(report.layers) - 1, 1)
+    rows = [
+        {"depth": index / deepest, "saturation": value, "layer": layer}
+        for index, (layer, value) in enumerate(report.saturation.items())
+        if not math.isnan(value)
+    ]
+    title = f"Last saturation of each layer ({report.stage}), over relative depth"
+    if rows:
+        sink.chart(key, rows, x="depth", y="saturation", title=title, step=step)
 
 
-def _spectra(sink: Sink, report: SaturationReport, *, step: int, key: str) -> None:
-    spectra = report_spectra(report)
-    if not spectra:
-        return
-    shown = thin(list(spectra), MOST_SPECTRA)
-    cut = f"{len(shown)} of {len(spectra)} layers" if len(shown) < len(spectra) else "all layers"
-    lines = {layer: _thin_spectrum(spectra[layer]) for layer in shown}
-    title = f"log10 share of variance by log10 rank, {report.stage}, epoch {report.epoch}, {cut}"
-    sink.lines(f"{key}/spectrum", lines, x="log10 rank", title=title, step=step)
-    for layer, statistics in report.layers.items():
-        if statistics.eigenvalues is not None and layer in spectra:
-            positive = statistics.eigenvalues[: len(spectra[layer])]
-            sink.histogram(f"{key}/log10_eigenvalues/{layer}", positive.log10(), step=step)
-
-
-def _thin_spectrum(share: np.ndarray) -> tuple[list[float], list[float]]:
-    ranks = np.unique(np.geomspace(1, len(share), POINTS_PER_SPECTRUM).round().astype(int))
-    return np.log10(ranks).tolist(), np.log10(share[ranks - 1]).tolist()
+def _histograms(sink: Sink, report: SaturationReport, *, step: int, key: str) -> None:
+    for layer, share in report_spectra(report).items():
+        eigenvalues = report.layers[layer].eigenvalues
+        if eigenvalues is not None:
+            sink.histogram(f"{key}/log10_eigenvalues/{layer}", eigenvalues[: len(share)].log10(), step=step)
 
 
 def _picture(

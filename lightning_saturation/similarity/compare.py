@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_saturation.capture.evaluation import Forward
+from lightning_saturation.capture.masks import Mask, check_mask
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.covariance.spectrum import check_delta
@@ -35,6 +37,8 @@ def compare_representations(
     device: torch.device | str | None = None,
     progress: bool = True,
     process_group: Any = None,
+    mask: Mask = None,
+    forward: Forward | None = None,
 ) -> SimilarityMatrix:
     """Return the similarity of every layer of ``model_a`` (rows) with every layer of ``model_b`` (columns).
 
@@ -63,10 +67,12 @@ def compare_representations(
         progress: whether to show a bar.
         process_group: ranks to sum over, each with its own batches; they also share the decompositions. A collective
             call then.
+        mask: which positions are no padding, as in :class:`SaturationMonitor`; only where outputs are pooled.
+        forward: ``forward(model, batch)`` for models that take more than one tensor.
 
     Raises:
-        ValueError: for unknown layers, methods or poolings, layers whose numbers of rows differ, maps of different size
-            without ``resize``, no batch, or an iterator where several passes are needed.
+        ValueError: for unknown layers, methods or poolings, numbers of rows that change among batches, maps of
+            different size without ``resize``, no batch, or an iterator where several passes are needed.
 
     Source: Raghu et al., *SVCCA*, sections 3 and 4, figures 4 and 7.
 
@@ -77,6 +83,7 @@ def compare_representations(
     """
     method = check_method(method)
     pooling = check_pooling(pooling)
+    check_mask(mask, "flatten" if method == "dft_cca" or pooling == "positions" else pooling)
     delta = DEFAULT_DELTA.get(method) if delta is None else check_delta(delta)
     as_maps = method == "dft_cca" or pooling == "positions"
     models = [model_a] if model_a is model_b and other_layers is None else [model_a, model_b]
@@ -91,6 +98,8 @@ def compare_representations(
             max_batches=max_batches,
             device=device,
             progress=progress,
+            mask=mask,
+            forward=forward,
         )
 
     group = LOCAL if process_group is None else process_group

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from lightning_saturation.arguments import check_choice
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.evaluation import each_batch, run
-from lightning_saturation.capture.pooling import Pooling
-from lightning_saturation.capture.select import layout_of, select_layers
+from lightning_saturation.capture.evaluation import Forward, each_batch, run
+from lightning_saturation.capture.masks import Mask
+from lightning_saturation.capture.pooling import Layout, Pooling
 from lightning_saturation.similarity.dft import fourier_resize
 
 Method = Literal["svcca", "pwcca", "cka", "debiased_cka", "procrustes", "dft_cca"]
@@ -47,47 +48,71 @@ def outputs_of(
     max_batches: int | None,
     device: torch.device | str | None,
     progress: bool,
+    mask: Mask = None,
+    forward: Forward | None = None,
 ) -> Generator[list[Outputs]]:
     """Yield what the layers of each of ``models`` put out for each batch, in evaluation mode and without gradients.
 
-    With ``pooling=None`` outputs come as maps. Samples with NaN or infinity anywhere are left out of all layers.
+    With ``pooling=None`` outputs come as maps. Samples with NaN or infinity anywhere are left out of all layers. So
+    are, with one warning, layers that do not put out one row per sample, which cannot be paired with others.
     """
     captures = [
-        Capture(model, None, layers=names, exclude=exclude, pooling=pooling)
+        Capture(model, None, layers=names, exclude=exclude, pooling=pooling, mask=mask)
         for model, names in zip(models, layers, strict=True)
     ]
-    modules = [select_layers(model, names, exclude) for model, names in zip(models, layers, strict=True)]
     skipped = 0
+    odd: list[set[str]] | None = None
     bar = "similarity" if progress else None
     with each_batch(models, batches, max_batches=max_batches, device=device, bar=bar) as each:
         for batch, homes in each:
             seen: list[Outputs] = []
-            for model, capture, home, found in zip(models, captures, homes, modules, strict=True):
+            for model, capture, home in zip(models, captures, homes, strict=True):
                 outputs: Outputs = {}
-                capture.record = _collector(outputs, found if pooling is None else None)
+                capture.record = _collector(outputs, capture if pooling is None else None)
                 with capture:
-                    run(model, batch, home)
+                    for _ in capture.attempts(batch):
+                        outputs.clear()
+                        run(model, batch, home, forward=forward)
                 seen.append(outputs)
-            clean, bad = _finite(seen)
+            if odd is None:
+                odd = _odd(seen, captures[0].size)
+            kept = [{n: o for n, o in s.items() if n not in out} for s, out in zip(seen, odd, strict=True)]
+            clean, bad = _finite(kept)
             skipped += bad
             yield clean
     if skipped:
         warnings.warn(f"{skipped} samples hold NaN or infinity in some layer and are left out.", stacklevel=3)
 
 
-def _collector(outputs: Outputs, modules: Mapping[str, nn.Module] | None) -> Any:
+def _odd(seen: list[Outputs], samples: int) -> list[set[str]]:
+    """Return, of each network, the layers that did not put out one row for each of the ``samples``, and warn of them.
+
+    Where no layer did, those are taken for the samples that most of them put out.
+    """
+    counts = Counter(len(output) for outputs in seen for output in outputs.values())
+    wanted = samples if samples in counts else max(counts, key=counts.__getitem__, default=0)
+    odd = [{name for name, output in outputs.items() if len(output) != wanted} for outputs in seen]
+    if any(odd):
+        warnings.warn(
+            f"{sorted(set().union(*odd))} do not put out one row for each of the {wanted} samples, and cannot be paired"
+            " with layers that do; they are left out. `exclude` them to hear no more of it.",
+            stacklevel=4,
+        )
+    return odd
+
+
+def _collector(outputs: Outputs, capture: Capture | None) -> Any:
     def record(name: str, output: Tensor) -> None:
-        if modules is not None:
-            output = _as_maps(name, modules[name], output)
+        if capture is not None:
+            output = _as_maps(name, capture.layout(name, output), output)
         # A layer that runs twice in a forward gives its outputs one after the other.
         outputs[name] = torch.cat([outputs[name], output]) if name in outputs else output
 
     return record
 
 
-def _as_maps(name: str, module: nn.Module, output: Tensor) -> Tensor:
+def _as_maps(name: str, layout: Layout, output: Tensor) -> Tensor:
     """Return ``output`` as (samples, channels, height, width); tokens lie along the width."""
-    layout = layout_of(module, output.ndim)
     if output.ndim <= layout.unbatched:
         output = output[None]
     maps = output.movedim((layout.batch, output.ndim + layout.features), (0, 1)) if output.ndim > 2 else output

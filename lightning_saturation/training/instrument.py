@@ -7,6 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_saturation.training.configuration import configuration
+
 
 class Measured(NamedTuple):
     """What a window came to: a ``report`` to keep, the ``values`` to log by key, and what was ``judged`` of them.
@@ -77,6 +79,10 @@ class Instrument:
 
     def _after_epoch(self, trainer: Trainer, epoch: int) -> None:
         """Look at what was logged in an epoch that ended; once the module's own hooks have run, again."""
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the arguments by name, as plain data, for the configuration of a run."""
+        return configuration(self)
 
     def _end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what is due after the last window of a training that came to its end; a collective call."""

@@ -37,22 +37,36 @@ class LayerMonitor(Monitor, Generic[Window]):
         tracker.attach()
         self._tracker = tracker
 
+    def _renew(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Watch other layers where those that were watched are no longer the model's: what was replaced never runs."""
+        old = self._tracker
+        if old is None or old.is_current or any(not window.is_empty for window in old.windows.values()):
+            return
+        self._leave()
+        tracker = self._track(trainer, pl_module, list(old.windows))
+        tracker.attach()
+        self._tracker = tracker
+
     def _window(self, stage: str) -> Window | None:
         return None if self._tracker is None else self._tracker.windows.get(stage)
 
     def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
         window = self._window(stage)
+        if window is not None and window.is_empty:
+            self._renew(trainer, pl_module)
+            window = self._window(stage)
         if self._tracker is not None and window is not None:
             if window.is_empty:
                 window.batches = batches_per_window(trainer, stage, self.every_n_train_steps)
-            self._tracker.record(stage)
+            self._tracker.counts = lambda: not _in_a_hook(pl_module)
+            self._tracker.record(stage, batch)
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
         """Watch this batch; of a sanity check, which trains and counts nothing, only how data flows."""
         if trainer.sanity_checking:
             with self._guard("watch a batch"):
                 if self._tracker is not None:
-                    self._tracker.look_once()
+                    self._tracker.look_once(batch)
         else:
             super().on_validation_batch_start(trainer, pl_module, batch)
 
@@ -84,3 +98,12 @@ class LayerMonitor(Monitor, Generic[Window]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_tracker": None}  # a copy watches nothing
+
+
+def _in_a_hook(module: LightningModule) -> bool:
+    """Return whether a hook of a callback or of the module runs, and not a step: forwards in there are no data.
+
+    Which callbacks have their hooks between ours depends on the order of callbacks. Nothing public tells; where
+    Lightning no longer does, all is counted.
+    """
+    return str(getattr(module, "_current_fx_name", None) or "").startswith("on_")

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.arguments import check_count, check_name, check_stages
 from lightning_saturation.covariance.ranks import LOCAL, together
+from lightning_saturation.loggers.write import write_config
 from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.handover import Handover
@@ -85,6 +86,9 @@ class Monitor(Resumable):
         with self._guard("begin"), together(self._group):
             self._take_up(trainer)
             self._begin(trainer, pl_module)
+        with self._guard("log its arguments"):
+            if trainer.is_global_zero:
+                write_config(trainer.loggers, self.name, self._arguments())
         if clock.batches and clock.ended and clock.every_n_steps is None:
             # The checkpoint was written after an epoch's last batch, and before its window was closed.
             self._close(trainer, pl_module, "train", inside_batch=False)
@@ -93,8 +97,7 @@ class Monitor(Resumable):
         """Watch this batch."""
         clock = self._clock
         if trainer.current_epoch > clock.epoch:
-            with self._guard("look at an epoch's metrics"):
-                self._after_epoch(trainer, clock.epoch)
+            self._hear(trainer)
         if batch_idx == 0 and clock.batches and clock.every_n_steps is None:
             # A resumed run begins the epoch anew, of which the checkpoint holds a part.
             clock.ended = False
@@ -129,15 +132,13 @@ class Monitor(Resumable):
             self._look_away()  # ``on_train_batch_start`` of the module may have ended the epoch
         if clock.every_n_steps is None and clock.batches:
             self._close(trainer, pl_module, "train", inside_batch=False)
-        with self._guard("look at an epoch's metrics"):
-            self._after_epoch(trainer, clock.epoch)
+        self._hear(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close a window within which training ended, and write what loggers show of all reports."""
         if self._clock.batches:
             self._close(trainer, pl_module, "train", inside_batch=False, last=True)
-        with self._guard("look at an epoch's metrics"):
-            self._after_epoch(trainer, self._clock.epoch)
+        self._hear(trainer)
         with self._guard("end"), together(self._group):
             self._end(trainer, pl_module)
         with self._guard("finish"):
@@ -213,6 +214,10 @@ class Monitor(Resumable):
         """Leave the model."""
         with self._guard("leave the model"):
             self._leave()
+
+    def _hear(self, trainer: Trainer) -> None:
+        with self._guard("look at an epoch's metrics"):
+            self._after_epoch(trainer, self._clock.epoch)
 
     def _prepare_together(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         try:

@@ -23,7 +23,7 @@ pytestmark = [  # of torch's own, while it compiles
 @pytest.fixture(autouse=True)
 def _nothing_compiled(monkeypatch):
     # The tests' shape checks would be compiled as well, and are not what users run.
-    module = sys.modules["lightning_saturation.capture.capture"]
+    module = sys.modules["lightning_saturation.capture.rows"]
     for name in ("pool", "pool_ragged"):
         monkeypatch.setattr(module, name, inspect.unwrap(getattr(module, name)))
     torch.compiler.reset()

@@ -71,7 +71,10 @@ def test_a_sweep_with_its_agent_and_one_trial_that_the_server_stops(tmp_path):
         assert table["_type"] == "table-file"
         assert table["nrows"] == len(_rows(record, "saturation/train/average")) * 3
         assert "saturation/train/profile" in record["config"]["_wandb"]["value"]["visualize"]
-        assert record["summary"]["saturation/train/heatmap"]["_type"] == "image-file"
+        for kind in ("picture", "heatmap"):
+            assert record["summary"][f"saturation/train/{kind}"]["_type"] == "image-file"
+        assert record["summary"]["saturation/train/tail_layers"] == 0
+        assert record["config"]["saturation"]["value"]["delta"] == 0.99
         assert "saturation" in record["summary"]["saturation/train/diagnosis"]
 
     # only the trial that ran to its end is a point of the picture

@@ -99,7 +99,7 @@ def test_csv_logger_and_unknown_loggers_get_scalars_and_nothing_else(tmp_path):
 
 
 def test_the_stand_in_of_trial_runs_is_harmless(monkeypatch):
-    figure = "lightning_saturation.saturation.writing.heatmap_figure"
+    figure = "lightning_saturation.saturation.writing.verdict_figure"
     monkeypatch.setattr(figure, lambda _: pytest.fail("drawn in vain"))
     write_reports([DummyLogger()], HISTORY, step=1)
     write_scalars([DummyLogger()], {"a": 1.0}, step=1)
@@ -136,7 +136,7 @@ def test_nothing_to_report_writes_nothing(tmp_path):
 def test_saved_files_hold_the_history(tmp_path):
     table, document, picture = save_reports(HISTORY, tmp_path / "deep" / "folder")
     rows = list(csv.DictReader(table.read_text().splitlines()))
-    records = [record for report in HISTORY for record in report.to_records()]
+    records = [{**record, "last": report is HISTORY[-1]} for report in HISTORY for record in report.to_records()]
     assert [list(row) for row in rows] == [list(record) for record in records]
     assert [row["saturation"] for row in rows[:3]] == ["0.9", "0.6", ""]
     content = json.loads(document.read_text())

@@ -46,56 +46,54 @@ def test_the_whole_report_lands_at_the_given_step(either_logger, offline_runs):
     write_reports([either_logger], history(), step=29)
     (run,) = offline_runs()
     written = {key for row in run.history for key in row if key.startswith("saturation/")}
-    assert written == {
-        "saturation/table",
-        *(f"saturation/{s}/{k}" for s in ("train", "val") for k in ("profile_table", "spectrum_table", "heatmap")),
-    }
+    kinds = ("picture", "heatmap", "spectrum", "profile_table")
+    assert written == {"saturation/table", *(f"saturation/{s}/{k}" for s in ("train", "val") for k in kinds)}
     assert {row["trainer/global_step"] for row in run.history} == {29}
     last = {stage: [r for r in history() if r.stage == stage] for stage in ("train", "val")}
     for stage, reports in last.items():
         assert run.summary[f"saturation/{stage}/diagnosis"] == str(reports[-1].diagnose(history=reports))
 
 
-def test_table_is_long_with_none_where_a_number_is_missing(logger, offline_runs):
-    reports = history()
-    write_reports([logger], reports, step=1)
+def test_table_is_long_with_none_where_a_number_is_missing_and_says_which_window_is_the_last(logger, offline_runs):
+    write_reports([logger], history(), step=1)
     rows = offline_runs()[0].table("saturation/table")
-    by_stage = sorted(reports, key=lambda report: report.stage)
-    assert rows == [record for report in by_stage for record in report.to_records()]
+    by_stage = sorted(history(), key=lambda report: report.stage)
+    records = [{**record, "last": report.epoch == 2} for report in by_stage for record in report.to_records()]
+    assert rows == records
     assert rows[2]["saturation"] is None
     assert rows[1]["saturation"] == 0.6
+    assert [(row["stage"], row["epoch"]) for row in rows if row["last"]] == 3 * [("train", 2)] + 3 * [("val", 2)]
 
 
-def test_profile_chart_has_a_line_per_window_thinned_to_ten(logger, offline_runs):
-    reports = history(windows=25, stages=("train",))
-    write_reports([logger], reports, step=1)
+def test_profile_is_one_line_for_each_run_over_relative_depth(logger, offline_runs):
+    write_reports([logger], history(windows=25, stages=("train",)), step=1)
     (run,) = offline_runs()
     points = run.table("saturation/train/profile_table")
-    names = list(dict.fromkeys(point["lineKey"] for point in points))
-    assert names == sorted(names)
-    assert len(names) == 10
-    assert [(p["step"], p["lineVal"]) for p in points if p["lineKey"] == "epoch 24"] == [(0, 0.9), (1, 0.36)]
-    settings = run.chart("saturation/train/profile")["panel_config"]
-    assert settings["panelDefId"] == "wandb/lineseries/v0"
-    assert settings["stringSettings"] == {"title": "Saturation by layer, train (10 of 25 windows)", "xname": "layer"}
+    assert points == [
+        {"depth": 0, "saturation": 0.9, "layer": "features.0"},
+        {"depth": 0.5, "saturation": 0.36, "layer": "features.1"},
+    ]
+    chart = run.chart("saturation/train/profile")["panel_config"]
+    assert chart["panelDefId"] == "wandb/line/v0"  # one line for each run, in the run's colour
+    assert chart["fieldSettings"] == {"x": "depth", "y": "saturation", "stroke": None}
+    (query,) = chart["userQuery"]["queryFields"]
+    assert {"id", "name"} <= {field["name"] for field in query["fields"]}
 
 
-def test_spectrum_chart_is_log_log_of_the_last_window_and_says_what_is_cut(logger, offline_runs):
-    report = profile([i + 1 for i in range(50)])
-    write_reports([logger], [profile([90] * 50), report], step=1)
+def test_what_sweeps_sort_by_is_flat_in_the_summary_and_makes_no_panel(logger, offline_runs):
+    write_reports([logger], [profile([40, 90, 40, 30, 4, 3, 90], output=True)], step=1)
     (run,) = offline_runs()
-    points = run.table("saturation/train/spectrum_table")
-    last = [(p["step"], p["lineVal"]) for p in points if p["lineKey"] == "features.49"]
-    np.testing.assert_allclose(last[0], (0, np.log10(1 / 50)))
-    np.testing.assert_allclose(last[-1], (np.log10(50), np.log10(1 / 50)))
-    assert len({p["lineKey"] for p in points}) == 12
-    assert "12 of 50 layers" in run.chart("saturation/train/spectrum")["panel_config"]["stringSettings"]["title"]
+    known = {key: run.summary[f"saturation/train/{key}"] for key in ("max", "tail_layers", "bottlenecks")}
+    assert known == {"max": 0.9, "tail_layers": 2, "bottlenecks": 1}
+    assert run.summary["saturation/train/too_few_samples"] == 0
+    assert not any(run.rows(f"saturation/train/{key}") for key in known)
 
 
-def test_heatmap_is_a_real_picture(logger, offline_runs):
+@pytest.mark.parametrize("kind", ["picture", "heatmap", "spectrum"])
+def test_pictures_are_real(kind, logger, offline_runs):
     write_reports([logger], history(), step=1)
     (run,) = offline_runs()
-    picture = np.asarray(Image.open(run.media("saturation/val/heatmap")).convert("RGB"))
+    picture = np.asarray(Image.open(run.media(f"saturation/val/{kind}")).convert("RGB"))
     assert min(picture.shape[:2]) > 250
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
 
@@ -120,7 +118,7 @@ def test_windows_on_request_and_the_other_verbs(logger, offline_runs):
     write_text([logger], "said", "words", step=11)
     (run,) = offline_runs()
     assert len(run.table("saturation/train/window/table")) == 2
-    assert run.rows("saturation/train/window/spectrum_table")[0]["trainer/global_step"] == 7
+    assert run.rows("saturation/train/spectrum")[0]["trainer/global_step"] == 7
     assert [row["a"] for row in run.rows("a")] == [1.0]
     assert not run.rows("b")
     assert run.table("mine") == [{"x": 1, "y": None, "z": None}, {"x": 2.5, "y": None, "z": "text"}]
@@ -177,11 +175,10 @@ def test_reports_in_which_nothing_is_known_are_written_as_missing(logger, offlin
     assert "average saturation missing" in run.summary["saturation/train/diagnosis"]
 
 
-def test_a_layer_keeps_its_place_in_the_profile_where_others_are_absent(logger, offline_runs):
-    reports = [profile([40, 10], names=["b", "c"]), profile([90, 40, 10], names=["a", "b", "c"], epoch=1)]
-    write_reports([logger], reports, step=1)
+def test_a_layer_that_is_missing_leaves_its_place_in_the_profile_empty(logger, offline_runs):
+    write_reports([logger], [profile([90, None, 10])], step=1)
     points = offline_runs()[0].table("saturation/train/profile_table")
-    assert [(p["step"], p["lineVal"]) for p in points if p["lineKey"] == "epoch 0"] == [(1, 0.4), (2, 0.1)]
+    assert [(p["depth"], p["saturation"]) for p in points] == [(0, 0.9), (1, 0.1)]
 
 
 def test_a_disabled_run_is_left_alone(tmp_path, offline_runs, monkeypatch):

@@ -24,10 +24,10 @@ def to_state(reports: Sequence[SaturationReport]) -> dict[str, Any]:
 
     One table (rows, numbers) in float64 holds the layers of all reports, one after the other.
     """
-    names: dict[tuple[str, ...], int] = {}
+    names: dict[tuple[tuple[str, str], ...], int] = {}  # layers and what their rows are
     windows = []
     for report in reports:
-        layers = names.setdefault(tuple(report.layers), len(names))
+        layers = names.setdefault(tuple((name, layer.rows) for name, layer in report.layers.items()), len(names))
         windows.append({**{key: getattr(report, key) for key in ABOUT}, "layers": layers})
     tables = [report.numbers for report in reports]  # kept by each: gathering them anew would take seconds
     last = {report.stage: index for index, report in enumerate(reports)}.values()
@@ -36,7 +36,13 @@ def to_state(reports: Sequence[SaturationReport]) -> dict[str, Any]:
         for index in last
     }
     table = torch.cat(tables) if tables else torch.zeros(0, len(NUMBERS), dtype=torch.float64)
-    state = {"windows": windows, "names": [list(each) for each in names], "columns": list(NUMBERS), "table": table}
+    state = {
+        "windows": windows,
+        "names": [[name for name, _ in each] for each in names],
+        "columns": list(NUMBERS),
+        "table": table,
+    }
+    state["rows"] = [[rows for _, rows in each] for each in names]
     return {**state, "eigenvalues": eigenvalues}
 
 
@@ -54,8 +60,10 @@ def from_state(state: Any) -> list[SaturationReport]:
     for index, window in enumerate(state["windows"]):
         eigenvalues = state["eigenvalues"].get(index, {})
         layers = {}
-        for name in names[window["layers"]]:
+        named = names[window["layers"]]
+        kinds = state["rows"][window["layers"]] if "rows" in state else ["samples"] * len(named)
+        for name, kind in zip(named, kinds, strict=True):
             known = dict(zip(columns, next(rows), strict=True))
-            layers[name] = {**known, "eigenvalues": eigenvalues.get(name)}
+            layers[name] = {**known, "rows": kind, "eigenvalues": eigenvalues.get(name)}
         reports.append(SaturationReport.from_state({**window, "layers": layers}))
     return reports

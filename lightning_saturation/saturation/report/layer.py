@@ -23,6 +23,10 @@ class LayerStatistics:
     CPU, largest first, or None where they were not kept or the eigenproblem failed. ``saturation_lower`` and
     ``saturation_upper`` are certain: they meet in ``saturation`` unless the layer was sketched. Of a sketch all other
     numbers are estimates, but the total variance.
+
+    ``rows`` are ``"samples"``; or ``"positions"``, where a batch gives more rows than it has samples (tokens, windows,
+    a layer that runs several times); or ``"none"``, where it gives a single one, or the same whatever the data are. The
+    last are no data, and not in the average.
     """
 
     features: int
@@ -38,6 +42,7 @@ class LayerStatistics:
     eigenvalues: Tensor | None = field(default=None, compare=False, repr=False)
     saturation_lower: float = math.nan
     saturation_upper: float = math.nan
+    rows: str = "samples"
 
     @classmethod
     def from_eigenvalues(
@@ -90,7 +95,7 @@ class LayerStatistics:
         """Return the statistics with these ``numbers`` by name; missing ones are NaN, unknown ones are left out."""
         known = {name: numbers.get(name, math.nan) for name in NUMBERS}
         whole = {name: int(known[name]) for name in _WHOLE if not math.isnan(known[name])}
-        return cls(**{**known, **whole}, eigenvalues=numbers.get("eigenvalues"))
+        return cls(**{**known, **whole}, eigenvalues=numbers.get("eigenvalues"), rows=numbers.get("rows", "samples"))
 
     @property
     def is_bracketed(self) -> bool:
@@ -103,7 +108,12 @@ class LayerStatistics:
         return self.samples <= self.features
 
 
-NUMBERS = tuple(field.name for field in fields(LayerStatistics) if field.name != "eigenvalues")
+NUMBERS = tuple(field.name for field in fields(LayerStatistics) if field.name not in ("eigenvalues", "rows"))
 """The numbers of a layer by name."""
 
 _WHOLE = ("features", "samples", "skipped", "intrinsic_dimension")
+
+
+def with_rows(layers: Mapping[str, LayerStatistics], kinds: Mapping[str, str]) -> dict[str, LayerStatistics]:
+    """Return ``layers``, each with what its rows are by ``kinds``."""
+    return {name: replace(layer, rows=kinds.get(name, layer.rows)) for name, layer in layers.items()}

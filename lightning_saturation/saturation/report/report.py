@@ -13,9 +13,10 @@ from torch import Tensor
 
 from lightning_saturation.capture.coverage import ENOUGH
 from lightning_saturation.drawing.records import record
-from lightning_saturation.drawing.text_table import number, table
+from lightning_saturation.drawing.tabulated import Table, Tabulated
+from lightning_saturation.drawing.text_table import number
 from lightning_saturation.saturation.report import rules
-from lightning_saturation.saturation.report.diagnosis import Diagnosis
+from lightning_saturation.saturation.report.diagnosis import Diagnosis, listed
 from lightning_saturation.saturation.report.layer import NUMBERS, LayerStatistics
 from lightning_saturation.saturation.report.widths import WidthEstimates, estimate_widths
 
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SaturationReport:
+class SaturationReport(Tabulated):
     """Saturation of every layer over one window, layers in the order in which they run.
 
     ``epoch`` counts from 0, ``step`` is the number of optimizer steps taken when the window closed. ``output_layers``
     are left out of the average. A ``partial`` window was cut short (a stopped or resumed epoch). ``learning_rates`` are
     those of the optimizers' parameter groups in that window. ``coverage`` is the share of the network's weights in
     these layers (parameters of two or more dimensions; of embeddings only those asked for), None where unknown.
-    ``left_out`` says of tracked layers that are not among ``layers`` why.
+    ``left_out`` says of tracked layers that are not among ``layers`` why, ``masked`` from which padding was left out.
     """
 
     layers: dict[str, LayerStatistics]
@@ -44,6 +45,7 @@ class SaturationReport:
     learning_rates: tuple[float, ...] = ()
     coverage: float | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    masked: tuple[str, ...] = ()
 
     @property
     def saturation(self) -> dict[str, float]:
@@ -51,12 +53,19 @@ class SaturationReport:
         return {name: layer.saturation for name, layer in self.layers.items()}
 
     @property
+    def inner_layers(self) -> tuple[str, ...]:
+        """The layers of the average: those that are no output layers and whose rows are data."""
+        return tuple(
+            name for name, layer in self.layers.items() if name not in self.output_layers and layer.rows != "none"
+        )
+
+    @property
     def average(self) -> float:
-        """Mean saturation over the layers without the output layers; NaN where there is none.
+        """Mean saturation over the :attr:`inner_layers`; NaN where there is none.
 
         Source: Shenk et al., *Spectral Analysis of Latent Representations*, equation 2.
         """
-        inner = [s for name, s in self.saturation.items() if name not in self.output_layers and not math.isnan(s)]
+        inner = [s for name in self.inner_layers if not math.isnan(s := self.layers[name].saturation)]
         return math.fsum(inner) / len(inner) if inner else math.nan
 
     def to_records(self) -> list[dict[str, Any]]:
@@ -89,7 +98,7 @@ class SaturationReport:
         Fields that this version does not know are left out, numbers that are missing are NaN.
         """
         known = {key: state[key] for key in ABOUT if key in state}
-        known |= {key: tuple(known[key]) for key in ("output_layers", "learning_rates") if key in known}
+        known |= {key: tuple(known[key]) for key in ("output_layers", "learning_rates", "masked") if key in known}
         layers = {name: LayerStatistics.from_numbers(layer) for name, layer in state.get("layers", {}).items()}
         return cls(layers=layers, **known)
 
@@ -149,20 +158,30 @@ class SaturationReport:
 
         return verdict_figure([self])
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        where = f"{self.stage}, epoch {self.epoch}"
+        return f"SaturationReport({where}, {len(self.layers)} layers, average {number(self.average)})"
+
+    def _table(self) -> Table:
         head = ("layer", "features", "samples", "dimension", "saturation", "effective rank", "")
         rows = [_row(name, layer, name in self.output_layers) for name, layer in self.layers.items()]
         title = f"Saturation ({self.stage}, epoch {self.epoch}, step {self.step}): average {number(self.average)}"
         seen = []
         if self.coverage is not None and self.coverage < ENOUGH:
             seen = [f"Only {self.coverage:.0%} of the network's weights are in these layers"]
+        kinds = {
+            kind: [n for n in self.inner_layers if self.layers[n].rows == kind] for kind in ("samples", "positions")
+        }
+        if all(kinds.values()):
+            seen.append(f"Rows are positions, not samples, in {listed(tuple(kinds['positions']))}")
         missing = [f"{name} is left out: {reason}" for name, reason in self.left_out.items()]
-        return "\n".join([title, *seen, *table(head, rows), *missing])
+        return Table(title, head, rows, {4: list(self.saturation.values())}, seen, missing)
 
 
 def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:
     notes = [
         "output layer, not in the average" if output else "",
+        "no data: one row a batch, not in the average" if layer.rows == "none" else "",
         "fewer samples than needed" if layer.too_few_samples else "",
         f"between {layer.saturation_lower:.3f} and {layer.saturation_upper:.3f}" if layer.is_bracketed else "",
         f"{layer.skipped} rows with NaN or infinity left out" if layer.skipped else "",

@@ -21,8 +21,14 @@ MEASURED_AT = 0.99
 
 
 def inner_layers(report: SaturationReport) -> list[str]:
-    """Return the layers that are not output layers, in the order in which they run."""
-    return [name for name in report.layers if name not in report.output_layers]
+    """Return the layers that are in the average, in the order in which they run."""
+    return list(report.inner_layers)
+
+
+def alike(report: SaturationReport) -> list[str]:
+    """Return those of them whose rows are of the kind of the last one's: others cannot be compared with it."""
+    inner = inner_layers(report)
+    return [name for name in inner if report.layers[name].rows == report.layers[inner[-1]].rows]
 
 
 def at_least(report: SaturationReport, name: str) -> float:
@@ -41,7 +47,7 @@ def at_most(report: SaturationReport, name: str) -> float:
 
 def too_few_samples(report: SaturationReport) -> Finding | None:
     """Return the layers whose samples cannot span their features, if any."""
-    short = {name: layer for name, layer in report.layers.items() if layer.too_few_samples}
+    short = {name: layer for name, layer in report.layers.items() if layer.too_few_samples and layer.rows != "none"}
     if not short:
         return None
     needed = max(layer.features for layer in short.values()) + 1
@@ -93,7 +99,7 @@ def high_from_the_start(windows: Sequence[SaturationReport], above: float, epoch
 
 def tail(report: SaturationReport, below: float, layers: int, drop: float) -> Finding | None:
     """Return the run of layers below ``below`` that ends the network, if it has ``layers`` and follows higher ones."""
-    inner = inner_layers(report)
+    inner = alike(report)
     length = next((i for i, name in enumerate(reversed(inner)) if at_most(report, name) >= below), len(inner))
     low, before = tuple(inner[len(inner) - length :]), inner[: len(inner) - length]
     highest = max((at_most(report, name) for name in low), default=math.nan)
@@ -116,9 +122,10 @@ def bottlenecks(report: SaturationReport, above: float) -> list[Finding]:
     findings = []
     for before, name, after in zip(names, names[1:], names[2:], strict=False):
         here, around = at_least(report, name), max(at_most(report, before), at_most(report, after))
-        if name in report.output_layers or here - around < above:
-            continue
         layer = report.layers[name]
+        same = layer.rows == report.layers[before].rows == report.layers[after].rows
+        if name in report.output_layers or layer.rows == "none" or not same or here - around < above:
+            continue
         message = (
             f"{name} fills {here:.2f} of its {layer.features} features, its neighbours at most {around:.2f}: "
             "it may be too narrow"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,3 +51,13 @@ def saturation_matrix(reports: Sequence[SaturationReport], names: Sequence[str])
     """Return saturation (layers, windows), float64; NaN where a layer is missing from a window."""
     columns = [report.saturation for report in reports]
     return np.array([[column.get(name, np.nan) for column in columns] for name in names], dtype=float)
+
+
+def records(stages: Mapping[str, Sequence[SaturationReport]]) -> list[dict[str, Any]]:
+    """Return one plain dict per stage, window and layer; ``last`` marks the last window of each stage."""
+    return [
+        {**record, "last": report is reports[-1]}
+        for reports in stages.values()
+        for report in reports
+        for record in report.to_records()
+    ]

@@ -1,0 +1,157 @@
+"""What a row is in networks that keep positions first, flatten their tokens, or have layers that see no data."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_saturation import SaturationReport, compare_representations, measure_saturation
+from lightning_saturation.capture.capture import Capture
+from lightning_saturation.capture.samples import batch_size
+from lightning_saturation.saturation.report.history import from_state, to_state
+from lightning_saturation.saturation.report.layer import with_rows
+from tests.profiles import profile
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def outputs(model, batches, names):
+    """What the modules called ``names`` put out for each batch, by hooks of PyTorch alone."""
+    found = {name: [] for name in names}
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: found[name].append(out))
+        for name in names
+    ]
+    with torch.no_grad():
+        for batch in batches:
+            model.eval()(batch)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def spectrum(rows):
+    return np.linalg.eigvalsh(np.cov(torch.cat(rows).double().numpy().T))[::-1].clip(0)
+
+
+class Encoder(nn.Module):
+    """As in PyTorch's own tutorial: tokens first, an embedding before and a head behind."""
+
+    def __init__(self, *, batch_first=False):
+        super().__init__()
+        self.inner = nn.Linear(7, 8)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=batch_first)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.body(self.inner(x)))
+
+
+LINEAR = ("inner", "body.layers.0.linear1", "body.layers.1.linear2", "head")
+
+
+@pytest.mark.parametrize("size", [9, 5, 30])  # less than, as many as, and more samples than tokens
+@pytest.mark.parametrize("hidden", [False, True], ids=["as told", "after a transposition"])
+def test_samples_that_come_second_are_still_the_samples(size, hidden):
+    model = Encoder()
+    x = [torch.randn(5, size, 7) for _ in range(4)]
+    if hidden:  # nothing but the step itself tells then
+        inner = model.inner.forward
+        model.inner.forward = lambda x: inner(x.transpose(0, 1))
+        x = [batch.transpose(0, 1).contiguous() for batch in x]
+    model.eval()
+    report = measure_saturation(model, x, layers=LINEAR, output_layers=(), progress=False)
+    for name, each in outputs(model, x, LINEAR).items():
+        assert report.layers[name].samples == 4 * size, name
+        assert report.layers[name].rows == "samples"
+        np.testing.assert_allclose(
+            report.layers[name].eigenvalues, spectrum([out.mean(0) for out in each]), rtol=1e-4, atol=1e-9
+        )
+
+
+def test_last_takes_the_last_token_not_the_last_sample():
+    model = Encoder().eval()
+    x = [torch.randn(5, 9, 7)]
+    report = measure_saturation(model, x, layers=LINEAR, pooling="last", output_layers=(), progress=False)
+    for name, (out,) in outputs(model, x, LINEAR).items():
+        np.testing.assert_allclose(report.layers[name].eigenvalues, spectrum([out[-1]]), rtol=1e-4, atol=1e-9)
+
+
+class Flattening(nn.Module):
+    """Tokens in rows of their own before one layer, as OPT's, and a bias that is made of positions alone, as Swin's."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.flat, self.last = nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(5, 4)
+        self.bias = nn.Linear(1, 5)
+        self.register_buffer("where", torch.linspace(0, 1, 4).view(4, 1))
+
+    def forward(self, x):
+        h = self.first(x) + self.bias(self.where)
+        return self.last(self.flat(h.flatten(0, 1)).view_as(h))
+
+
+def test_reports_say_what_rows_are_and_leave_those_that_are_no_data_out_of_the_average():
+    report = measure_saturation(Flattening(), torch.randn(8, 20, 4, 6), progress=False)
+    assert {name: layer.rows for name, layer in report.layers.items()} == {
+        "first": "samples",
+        "bias": "none",
+        "flat": "positions",
+        "last": "samples",
+    }
+    assert report.layers["flat"].samples == 4 * report.layers["first"].samples
+    assert report.average == np.mean([report.saturation["first"], report.saturation["flat"]])
+    text = str(report)
+    assert "Rows are positions, not samples, in flat" in text
+    assert "no data: one row a batch" in text
+    assert SaturationReport.from_state(report.to_state()).layers["bias"].rows == "none"
+    (again,) = from_state(to_state([report]))
+    assert {name: layer.rows for name, layer in again.layers.items()}["flat"] == "positions"
+
+
+def test_layers_whose_rows_differ_are_not_compared():
+    report = profile([10, 90, 10, 10], names=["a", "b", "c", "d"], output=True)
+    assert "bottleneck" in report.diagnose().kinds
+    apart = replace(report, layers=with_rows(report.layers, {"b": "positions"}))
+    assert "bottleneck" not in apart.diagnose().kinds
+
+
+def test_layers_that_cannot_be_paired_are_left_out_of_a_comparison():
+    model = Flattening()
+    with pytest.warns(UserWarning, match=r"\['bias', 'flat'\] do not put out one row for each of the 20 samples"):
+        matrix = compare_representations(model, model, torch.randn(8, 20, 4, 6), method="cka", progress=False)
+    assert matrix.rows == ("first", "last")
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"),
+    [
+        (torch.zeros(4, 3), 4),
+        ((torch.zeros(12, 64, 3), torch.zeros(64)), 64),  # labels tell
+        ({"a": torch.zeros(5, 7), "b": torch.zeros(5, 7)}, 5),
+        ([[torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], [{}]], 2),  # a detector's
+        ("no tensor", 0),
+    ],
+)
+def test_the_size_of_a_batch(batch, size):
+    assert batch_size(batch) == size
+
+
+def test_a_second_attempt_only_where_the_first_was_wrong():
+    told = torch.randn(5, 9, 7)
+    for model, x in ((Encoder(), told), (nn.Sequential(Swap(), Encoder()), told.transpose(0, 1))):
+        capture = Capture(model, None)
+        with torch.no_grad(), capture:
+            runs = [again for again in capture.attempts(x) if model(x) is not None]
+        assert runs == ([0] if isinstance(model, Encoder) else [0, 1])
+
+
+class Swap(nn.Module):
+    def forward(self, x):
+        return x.transpose(0, 1)
