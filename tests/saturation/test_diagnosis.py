@@ -13,7 +13,7 @@ from lightning_saturation.saturation.report.report import SaturationReport
 from tests.profiles import layer, missing, profile
 
 HEALTHY = [40, 45, 42, 35, 30, 25]
-UNDERPARAMETERISED = [90, 95, 90, 85, 80, 75]
+NARROW = [90, 95, 90, 85, 80, 75]
 LONG_TAIL = [60, 65, 50, 30, 4, 3, 2, 2]
 NARROW_WAIST = [30, 25, 90, 20, 25]
 
@@ -33,10 +33,10 @@ def test_a_healthy_profile_has_no_finding():
     assert str(diagnosis) == "Diagnosis (train, epoch 0): average saturation 0.36\n- nothing to flag"
 
 
-def test_underparameterised_by_the_average():
-    finding = only(profile(UNDERPARAMETERISED))
+def test_too_narrow_by_the_average():
+    finding = only(profile(NARROW))
     assert finding.kind == "too narrow"
-    assert finding.evidence["average"] == pytest.approx(sum(UNDERPARAMETERISED) / 600)
+    assert finding.evidence["average"] == pytest.approx(sum(NARROW) / 600)
     assert finding.evidence["threshold"] == 0.45
     assert "figure 9" in finding.source
 
@@ -51,7 +51,7 @@ def test_output_layers_do_not_count_for_the_average():
     assert kinds(profile([40, 40, 99])) == ("too narrow",)
 
 
-def test_missing_layers_count_as_low_before_a_network_is_called_underparameterised():
+def test_missing_layers_count_as_low_before_a_network_is_called_too_narrow():
     diagnosis = profile([90, None, None, None]).diagnose()
     assert diagnosis.findings == ()
     assert "the average 0.90 is above 0.45, but not for sure" in str(diagnosis)
@@ -59,7 +59,7 @@ def test_missing_layers_count_as_low_before_a_network_is_called_underparameteris
 
 
 def test_the_threshold_of_the_paper_is_not_used_beyond_its_delta():
-    strict = dataclasses.replace(profile(UNDERPARAMETERISED), delta=0.999)
+    strict = dataclasses.replace(profile(NARROW), delta=0.999)
     diagnosis = strict.diagnose()
     assert diagnosis.findings == ()
     assert "delta 0.999" in diagnosis.notes[0]
@@ -264,7 +264,7 @@ def test_thresholds_are_checked(options, match):
     [
         (HEALTHY, "No layer stands out: on average layers use 36 % of their features."),
         (
-            UNDERPARAMETERISED,
+            NARROW,
             "Too narrow: layers use 86 % of their features on average, more than 45 %; try twice the width, which helps"
             " more than more layers.",
         ),
