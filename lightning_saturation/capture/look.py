@@ -49,8 +49,7 @@ class Look:
             for index, module in enumerate(self._layers):
                 stack.callback(module.register_forward_pre_hook(_Before(self)).remove)
                 stack.callback(module.register_forward_hook(_Behind(self, index)).remove)
-            stack.enter_context(compat.run_eagerly())
-            stack.enter_context(_Mode(self))
+            stack.enter_context(_MODE.with_eyes_of(self))
             self._open = stack.pop_all()
 
     def end(self) -> None:
@@ -96,16 +95,39 @@ def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
 
 
 class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, look: Look) -> None:
+    """What several looks see with: they end in any order, and modes and stances only in the reverse one."""
+
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._look = look
+        self._looks: list[Look] = []
+        self._open = ExitStack()
+
+    @contextmanager
+    def with_eyes_of(self, look: Look) -> Iterator[None]:
+        """Show ``look`` every operator."""
+        if not self._looks:
+            with ExitStack() as stack:
+                stack.enter_context(compat.run_eagerly())
+                stack.enter_context(self)
+                self._open = stack.pop_all()
+        self._looks.append(look)
+        try:
+            yield
+        finally:
+            self._looks.remove(look)
+            if not self._looks:
+                self._open.close()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if self._look.sees:
-            with suppress(Exception):  # the user's step goes on
-                self._look.note(func, args, kwargs or {}, out)
+        for look in self._looks:
+            if look.sees:
+                with suppress(Exception):  # the user's step goes on
+                    look.note(func, args, kwargs or {}, out)
         return out
+
+
+_MODE = _Mode()
 
 
 class _Before:

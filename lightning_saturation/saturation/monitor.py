@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -17,6 +17,7 @@ from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.spectrum import check_delta
+from lightning_saturation.loggers.naming import layer_key
 from lightning_saturation.saturation.convergence import Judged, judge
 from lightning_saturation.saturation.reading import Reading
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
@@ -33,14 +34,12 @@ from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.progress import fraction_done
 from lightning_saturation.training.task_metrics import TaskMetrics
 
-_SUMMARIES = ("average", "drift", "converged")
-
 
 class SaturationMonitor(LayerMonitor[Window], Reading):
     """Log, layer by layer and window by window, how much of each layer's feature space the data fills.
 
     A window is an epoch, or ``every_n_train_steps`` optimizer steps of training. When it closes, a
-    :class:`SaturationReport` joins ``reports`` and these keys are logged: ``saturation/{stage}/{layer}``,
+    :class:`SaturationReport` joins ``reports`` and these keys are logged: ``saturation/{stage}/layers/{layer}``,
     ``saturation/{stage}/average``, ``saturation/{stage}/drift`` (how far any layer in the average may still move until
     the end of training) and ``saturation/{stage}/converged``. Every forward pass of a layer within a step counts, once;
     recomputation by activation checkpointing does not. Numbers are those over all ranks, and the same on each. The
@@ -72,6 +71,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         mask: which positions of a batch are no padding: the key of a (samples, positions) tensor in dict batches, such
             as ``"attention_mask"``, or a function of a batch. Padding is left out of every output that has these
             positions; ``report.masked`` names them.
+        log_layers: whether each layer has charts of its own; averages, tables and pictures are logged either way.
 
     Raises:
         ValueError: for an argument out of range, here; for a layer that the model lacks or a model without supported
@@ -96,6 +96,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         max_samples: MaxSamples = "default",
         state_device: str | None = None,
         mask: Mask = None,
+        log_layers: bool = True,
     ) -> None:
         super().__init__(name=name, stages=stages, every_n_train_steps=every_n_train_steps)
         self.layers = check_patterns("layers", layers)
@@ -106,6 +107,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         self.accumulation = accumulation(
             covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=self.pooling
         )
+        self.log_layers = check_flag("log_layers", log_layers)
         self.mask = check_mask(mask, self.pooling)
         self.save_dir = check_folder("save_dir", save_dir)
         self.log_windows = check_flag("log_windows", log_windows)
@@ -114,7 +116,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         self._fractions = dict.fromkeys(self.stages, 0.0)
         self._metrics = TaskMetrics()
 
-    shown = ("train/average", "train/drift")
+    shown: ClassVar[dict[str, str]] = {"train/average": "train", "train/drift": "drift"}
     kept = ("_reports", "plateaus", "_fractions")
 
     @property
@@ -205,7 +207,8 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         values = {"average": report.average}
         if judged is not None:
             values |= {"drift": judged.plateau.drift, "converged": float(judged.plateau.converged)}
-        values |= {_layer_key(layer): value for layer, value in report.saturation.items()}
+        if self.log_layers:
+            values |= {layer_key(layer): value for layer, value in report.saturation.items()}
         return {f"{self.name}/{report.stage}/{key}": value for key, value in values.items()}
 
     def _keep(self, measured: Measured) -> None:
@@ -241,9 +244,3 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         self._reports[:] = from_state(state.get("reports", ()))
         self._metrics.load_state(state.get("metrics"))
-
-
-def _layer_key(layer: str) -> str:
-    """Return ``layer`` as the last part of a key: charts are grouped by what comes before the last slash."""
-    key = layer.replace("/", "_")
-    return f"layer {key}" if key in _SUMMARIES else key
