@@ -16,6 +16,7 @@ from lightning_saturation.matching.report import ConvergentLearning
 from lightning_saturation.operators.measure import measure_spectrum
 from lightning_saturation.operators.monitor import SpectrumMonitor
 from lightning_saturation.operators.report import SpectrumReport
+from lightning_saturation.saturation.convergence import replay
 from lightning_saturation.saturation.measure import measure_saturation
 from lightning_saturation.saturation.metric import Saturation
 from lightning_saturation.saturation.monitor import SaturationMonitor
@@ -61,5 +62,6 @@ __all__ = [
     "measure_spectrum",
     "project_outputs",
     "register_layer",
+    "replay",
     "select_layers",
 ]

@@ -17,6 +17,7 @@ from lightning_saturation.similarity.cca import cca, class_similarity, pwcca, sv
 from lightning_saturation.similarity.dft import dft_cca
 from lightning_saturation.similarity.kernel_alignment import linear_cka, procrustes
 from lightning_saturation.similarity.pairs import PairMoments, pair_moments
+from lightning_saturation.stopping.settled import settled
 
 __all__ = [
     "Decay",
@@ -37,6 +38,7 @@ __all__ = [
     "procrustes",
     "pwcca",
     "saturation",
+    "settled",
     "sparse_mapping",
     "stable_rank",
     "svcca",

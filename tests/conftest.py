@@ -42,7 +42,7 @@ FUNCTIONS = (
     "similarity.dft",
     "similarity.kernel_alignment",
     "similarity.pairs",
-    "stopping.plateau",
+    "stopping.settled",
 )
 install_import_hook([f"lightning_saturation.{name}" for name in FUNCTIONS], "tests.typecheck.typecheck")
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lightning_saturation import (
     SaturationReport,
@@ -17,6 +18,7 @@ from lightning_saturation import (
     project_outputs,
     select_layers,
 )
+from lightning_saturation.compression.compress import Replaced
 from paper.networks import checkpoints
 from paper.record import STATISTICS, rounded
 from paper.settings import Settings
@@ -110,7 +112,7 @@ def spectrum(of: Subject) -> dict[str, Any]:
 
 def projection(of: Subject) -> dict[str, Any]:
     """Return loss and accuracy where every layer but the output keeps only the directions of a share of variance."""
-    inner = _inner(of.trained)
+    inner = inner_layers(of.trained)
     found: dict[str, Any] = {"whole": scores(of.trained, of.test, of.settings)}
     for delta in DELTAS:
         with project_outputs(of.trained, of.probes, delta, layers=inner) as ranks:
@@ -122,7 +124,7 @@ def compression(of: Subject) -> dict[str, Any]:
     """Return loss, accuracy, parameters and FLOPs where every layer but the output is replaced by two thinner ones."""
     found: dict[str, Any] = {}
     for delta in DELTAS:
-        undo = compress(of.trained, of.probes, delta=delta, basis="pca", layers=_inner(of.trained))
+        undo = compress(of.trained, of.probes, delta=delta, basis="pca", layers=inner_layers(of.trained))
         try:
             sizes = {
                 key: getattr(undo, key)
@@ -134,16 +136,55 @@ def compression(of: Subject) -> dict[str, Any]:
     return found
 
 
+def pruning(of: Subject) -> dict[str, Any]:
+    """Return accuracies where weights are cut instead, by truncated SVD and by magnitude, to the FLOPs of ``compress``.
+
+    Layer by layer: as many singular values as ``compress`` keeps directions; or as large a share of single weights as
+    it keeps FLOPs, which only hardware for sparse weights saves.
+    """
+    layers = {name: layer for name, layer in select_layers(of.trained).items() if name in inner_layers(of.trained)}
+    found: dict[str, Any] = {}
+    for delta in DELTAS:
+        undo = compress(of.trained, of.probes, delta=delta, basis="pca", layers=list(layers))
+        replaced, flops = undo.layers, undo.flops_after / undo.flops_before
+        undo()
+        found[f"{delta:g}"] = {"flops": flops}
+        for kind, cut in (("svd", _truncated), ("magnitude", _largest)):
+            whole = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+            with torch.no_grad():
+                for name, layer in layers.items():
+                    if replaced[name].rank < replaced[name].features:
+                        layer.weight.copy_(cut(whole[name], replaced[name]))
+                found[f"{delta:g}"][kind] = scores(of.trained, of.test, of.settings)
+                for name, layer in layers.items():
+                    layer.weight.copy_(whole[name])
+    return rounded(found)
+
+
+def _truncated(weight: Tensor, like: Replaced) -> Tensor:
+    u, s, v = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
+    k = like.rank
+    return (u[:, :k] * s[:k] @ v[:k]).reshape(weight.shape).to(weight)
+
+
+def _largest(weight: Tensor, like: Replaced) -> Tensor:
+    count = max(1, round(weight.numel() * like.flops_after / like.flops_before))
+    least = weight.abs().flatten().kthvalue(weight.numel() - count + 1).values
+    return torch.where(weight.abs() >= least, weight, 0.0)
+
+
 MEASUREMENTS: dict[str, Callable[[Subject], dict[str, Any]]] = {
     "saturation": saturation,
     "projection": projection,
     "compression": compression,
+    "pruning": pruning,
     "dimension": dimension,
     "spectrum": spectrum,
 }
 
 
-def _inner(model: nn.Module) -> list[str]:
+def inner_layers(model: nn.Module) -> list[str]:
+    """Return the names of linear and convolutional layers but the output, in the order in which they are declared."""
     kinds = nn.Linear | nn.Conv2d
     return [name for name, layer in select_layers(model).items() if isinstance(layer, kinds)][:-1]
 

@@ -123,9 +123,30 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int) -> nn.Module
             made = resnet18(image, classes, width=settings.width)
         else:
             width = settings.width / 128 if settings.model == "mlp" else settings.width
-            made = network(settings.model, image, classes, width=width)
+            flat = network(settings.model, image, classes, width=width)
+            made = flat if settings.widths is None else resized(flat, settings.widths)
     # A third faster for narrow convolutions on a CPU; the numbers are the same up to rounding.
     return made.to(memory_format=torch.channels_last)
+
+
+def resized(network: nn.Sequential, widths: tuple[int, ...]) -> nn.Sequential:
+    """Return a flat ``network`` with so many features in each layer but the last, drawn anew."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    wanted, before = iter(widths), 0
+    *_, last = (layer for layer in network if isinstance(layer, nn.Linear | nn.Conv2d))
+    for name, layer in network.named_children():
+        made = layer
+        if isinstance(layer, nn.Conv2d):
+            options = {"padding": layer.padding, "bias": layer.bias is not None}
+            made = nn.Conv2d(before or layer.in_channels, next(wanted), layer.kernel_size[0], **options)
+            before = made.out_channels
+        elif isinstance(layer, nn.BatchNorm2d):
+            made = nn.BatchNorm2d(before)
+        elif isinstance(layer, nn.Linear):
+            made = nn.Linear(before or layer.in_features, layer.out_features if layer is last else next(wanted))
+            before = made.out_features
+        layers[name] = made
+    return nn.Sequential(layers)
 
 
 def checkpoints(model: nn.Module) -> list[str]:

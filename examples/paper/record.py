@@ -123,4 +123,4 @@ def _dumped(value: Any) -> str:
 
 
 def _is_summary(key: str) -> bool:
-    return key.rsplit("/", 1)[-1] in ("average", "drift", "converged")
+    return key.rsplit("/", 1)[-1] in ("average", "change", "converged")

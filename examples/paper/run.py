@@ -11,13 +11,10 @@ measurement that fails leaves its error in the record, and the others.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,48 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # examples/, where
 import lightning
 import torch
 from common import quiet
-from lightning import Trainer
 
 from lightning_saturation import SaturationMonitor
-from paper.data import Batches, Windows, cached, chosen, loader, text
-from paper.measure import MEASUREMENTS, Subject, batches_of
-from paper.networks import build
+from paper.measure import MEASUREMENTS, Subject
 from paper.plan import find, plan
-from paper.record import History, LastEpoch, read, rounded, series, write
+from paper.record import read, rounded, series, write
 from paper.settings import Settings, small
-from paper.task import Training
-
-HERE = Path(__file__).resolve().parent
-
-CONTEXT = 64
-"""Characters that the transformer sees."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where data comes from, where decoded data and checkpoints are kept, where records go."""
-
-    data: str
-    cache: Path
-    results: Path
-
-    def of(self, name: str, kind: str) -> Path:
-        """Return the file of one run that is kept in the cache."""
-        path = self.cache / kind / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The run's batches: training in its order, the same samples as they lie, test; classes or characters."""
-
-    train: Batches | Windows
-    still: Batches | Windows
-    test: Batches | Windows
-    shape: tuple[int, ...]
-    classes: int
-    description: str
+from paper.training import HERE, Inputs, Places, alone, fit, inputs_of, keep, subject
 
 
 def run(settings: Settings, places: Places, *, again: Sequence[str] = (), progress: bool = False) -> dict[str, Any]:
@@ -76,21 +38,16 @@ def run(settings: Settings, places: Places, *, again: Sequence[str] = (), progre
     record = read(path)
     if record.get("finished") and not again:
         return record
-    inputs = _inputs(settings, places)
+    inputs = inputs_of(settings, places)
     weights = places.of(settings.name, "weights")
     if not record or not weights.exists():
         record = _train(settings, inputs, places, progress)
         write(path, record)
-    trained, untrained = (build(settings, inputs.shape, inputs.classes) for _ in range(2))
-    trained.load_state_dict(torch.load(weights))
-    drawn = torch.randperm(len(inputs.still), generator=torch.Generator().manual_seed(0))[: settings.probes]
-    kept = torch.utils.data.Subset(inputs.still, drawn.tolist())
-    probes = batches_of(loader(kept, 256), settings.probes)
-    subject = Subject(settings, trained.eval(), untrained.eval(), probes, loader(inputs.test, 256))
+    measured = subject(settings, inputs, weights)
     for name, measurement in MEASUREMENTS.items():
         if name not in again and name in record["measured"]:
             continue
-        _measure(record, name, measurement, subject)
+        _measure(record, name, measurement, measured)
         write(path, record)
     record["finished"] = True
     write(path, record)
@@ -98,91 +55,37 @@ def run(settings: Settings, places: Places, *, again: Sequence[str] = (), progre
 
 
 def _train(settings: Settings, inputs: Inputs, places: Places, progress: bool) -> dict[str, Any]:
-    checkpoint = places.of(f"{settings.name}.ckpt", "checkpoints")
-    network = build(settings, inputs.shape, inputs.classes)
     pooling = "positions" if settings.task == "predict" else "mean"
-    monitor, history = SaturationMonitor(stages=("train", "val"), pooling=pooling), History()
-    trainer = Trainer(
-        max_epochs=settings.epochs,
-        callbacks=[monitor, history, LastEpoch(checkpoint)],
-        logger=False,
-        accelerator="auto",
-        devices=1,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(
-        Training(network, settings),
-        loader(inputs.train, settings.batch_size, seed=settings.seed),
-        loader(inputs.test, 256),
-        ckpt_path=checkpoint if checkpoint.exists() else None,
-        weights_only=True,
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    torch.save(network.cpu().state_dict(), places.of(settings.name, "weights"))
-    record = {
+    monitor = SaturationMonitor(stages=("train", "val"), pooling=pooling)
+    network, rows = fit(settings, inputs, places, callbacks=[monitor], progress=progress)
+    keep(network, places.of(settings.name, "weights"))
+    return {
         "settings": settings.to_record(),
         "data": inputs.description,
         "versions": {"torch": torch.__version__, "lightning": lightning.__version__},
         "parameters": sum(p.numel() for p in network.parameters()),
-        "seconds": rounded(sum(row["seconds"] for row in history.rows)),
-        "processor_seconds": rounded(sum(row["processor_seconds"] for row in history.rows)),
+        "seconds": rounded(sum(row["seconds"] for row in rows)),
+        "processor_seconds": rounded(sum(row["processor_seconds"] for row in rows)),
         "finished": False,
-        "rows": history.rows,
+        "rows": rows,
         **{stage: series(monitor.reports, stage) for stage in ("train", "val")},
         "measured": {},
         "seconds_of": {},
         "failures": {},
     }
-    checkpoint.unlink()
-    return record
 
 
-def _measure(record: dict[str, Any], name: str, measurement: Any, subject: Subject) -> None:
+def _measure(record: dict[str, Any], name: str, measurement: Any, of: Subject) -> None:
     """Add one measurement to ``record``, or say why there is none: hours of training must not hang on it."""
     start = time.perf_counter()
     record["failures"].pop(name, None)
     try:
-        record["measured"][name] = measurement(subject)
+        record["measured"][name] = measurement(of)
     except Exception as error:
         record["measured"][name] = None
         record["failures"][name] = f"{type(error).__name__}: {error}"
         traceback.print_exc()
     record["seconds_of"][name] = rounded(time.perf_counter() - start, 3)
-
-
-def _inputs(settings: Settings, places: Places) -> Inputs:
-    if settings.task == "predict":
-        train, test, alphabet = text()
-        train, test = (part[: settings.limit and 20 * settings.limit] for part in (train, test))
-        windows = [Windows(part, context=CONTEXT, stride=32) for part in (train, test)]
-        told = f"{len(train)} and {len(test)} characters of Python's language reference, {len(alphabet)} kinds"
-        return Inputs(windows[0], windows[0], windows[1], (CONTEXT,), len(alphabet), told)
-    images = chosen(cached(places.data, places.cache), settings)
-    scale = images.scale
-    pixels, labels = images.train_pixels, images.train_labels
-    return Inputs(
-        Batches(pixels, labels, scale, augment=settings.augment),
-        Batches(pixels, labels, scale),
-        Batches(images.test_pixels, images.test_labels, scale),
-        images.shape,
-        len(images.classes),
-        str(images),
-    )
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[bool]:
-    """Say whether nobody else holds ``path``, and hold it meanwhile; a process that dies lets it go."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def main() -> int:

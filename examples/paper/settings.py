@@ -20,7 +20,8 @@ class Settings:
     of the dense network that of its hidden layer, of the transformer the features of a token. ``schedule`` ``"step"``
     divides the learning rate by ten after 60 % of the epochs. ``limit`` keeps so many training images, an equal share
     of each class. ``probes`` training images are measured at the end, ``samples`` of them by TwoNN,
-    and spectra of operators take at most ``spectrum_seconds``.
+    and spectra of operators take at most ``spectrum_seconds``. ``widths`` gives every layer but the output a number of
+    features, in place of ``width``; it is for studies, whose files have other names.
     """
 
     model: str = "vgg11"
@@ -38,6 +39,7 @@ class Settings:
     probes: int = 10_000
     samples: int = 2000
     spectrum_seconds: float = 120.0
+    widths: tuple[int, ...] | None = None
 
     @property
     def task(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -31,7 +32,6 @@ class Look:
         self._layers = tuple(layers.values())
         self._telling = [m for m in model.modules() if isinstance(getattr(m, "batch_first", None), bool)]
         self._open: ExitStack | None = None
-        self._away = False
 
     @property
     def is_open(self) -> bool:
@@ -49,7 +49,7 @@ class Look:
             for index, module in enumerate(self._layers):
                 stack.callback(module.register_forward_pre_hook(_Before(self)).remove)
                 stack.callback(module.register_forward_hook(_Behind(self, index)).remove)
-            stack.enter_context(_MODE.with_eyes_of(self))
+            stack.enter_context(_SHARED.joined(self))
             self._open = stack.pop_all()
 
     def end(self) -> None:
@@ -63,16 +63,16 @@ class Look:
     @contextmanager
     def looking_away(self) -> Iterator[None]:
         """Do something of our own, which is no part of the step."""
-        before, self._away = self._away, True
+        before, _SHARED.away = _SHARED.away, True
         try:
             yield
         finally:
-            self._away = before
+            _SHARED.away = before
 
     @property
     def sees(self) -> bool:
         """Whether what runs now is part of the step."""
-        return not (self._away or self._open is None or compat.in_backward() or compat.in_transform())
+        return not (_SHARED.away or self._open is None or compat.in_backward() or compat.in_transform())
 
     def note(self, func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
         """Take in that an operator ran."""
@@ -94,21 +94,24 @@ def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
     ]
 
 
-class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What several looks see with: they end in any order, and modes and stances only in the reverse one."""
+class _Shared(threading.local):
+    """What all open looks of a thread share, since they end in any order, as callbacks do, and modes only nested.
+
+    ``away`` is whether something of our own runs, which is no part of anybody's step.
+    """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        self.away = False
         self._looks: list[Look] = []
         self._open = ExitStack()
 
     @contextmanager
-    def with_eyes_of(self, look: Look) -> Iterator[None]:
-        """Show ``look`` every operator."""
+    def joined(self, look: Look) -> Iterator[None]:
+        """Show ``look`` every operator that runs; compiled functions run as they were written meanwhile."""
         if not self._looks:
             with ExitStack() as stack:
                 stack.enter_context(compat.run_eagerly())
-                stack.enter_context(self)
+                stack.enter_context(_Mode(self._looks))
                 self._open = stack.pop_all()
         self._looks.append(look)
         try:
@@ -118,6 +121,15 @@ class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not self._looks:
                 self._open.close()
 
+
+_SHARED = _Shared()
+
+
+class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, looks: list[Look]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._looks = looks
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for look in self._looks:
@@ -125,9 +137,6 @@ class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
                 with suppress(Exception):  # the user's step goes on
                     look.note(func, args, kwargs or {}, out)
         return out
-
-
-_MODE = _Mode()
 
 
 class _Before:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from lightning_saturation.drawing.records import plain, record
-from lightning_saturation.drawing.text_table import number, table
+from lightning_saturation.drawing.tabulated import Table, Tabulated, shares
+from lightning_saturation.drawing.text_table import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +56,7 @@ class LayerDimension:
 
 
 @dataclass(frozen=True)
-class DimensionReport:
+class DimensionReport(Tabulated):
     """TwoNN and PCA dimension of the data in every layer, layers in the order in which they run, the input first.
 
     ``baseline`` holds the same layers of the network with random weights, where that was asked for. ``output_layers``
@@ -130,12 +131,16 @@ class DimensionReport:
 
         return dimension_figure(self)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        last = number(self.last_hidden_dimension, 1)
+        return f"DimensionReport({self.when}, {len(self.layers)} layers, {last} in {self.last_hidden})"
+
+    def _table(self) -> Table:
         head = ["layer", "depth", "features", "samples", "TwoNN", "±", f"PCA {100 * self.delta:g} %"]
         head += ["random: TwoNN", "PCA", ""] if self.baseline else [""]
         rows = [self._row(name) for name in self.layers]
         ending = "" if self.last_hidden is None else f": {number(self.last_hidden_dimension, 1)} in {self.last_hidden}"
-        return "\n".join([f"Dimension of the data ({self.when}){ending}", *table(head, rows)])
+        return Table(f"Dimension of the data ({self.when}){ending}", head, rows, {4: shares([*self.two_nn.values()])})
 
     def _row(self, name: str) -> tuple[str, ...]:
         layer = self.layers[name]

@@ -12,11 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_saturation.arguments import check_count, check_name, check_patterns, check_share
 from lightning_saturation.covariance.ranks import LOCAL, gather
-from lightning_saturation.freezing.blocks import Block, Freezer, find_blocks
+from lightning_saturation.freezing.blocks import Freezer, find_blocks
 from lightning_saturation.saturation.monitor import SaturationMonitor
+from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.report.series import saturation_series
 from lightning_saturation.similarity.monitor import SimilarityMonitor
-from lightning_saturation.stopping.plateau import projected_change
+from lightning_saturation.stopping.settled import profile_changes
 from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
@@ -40,7 +41,8 @@ class FreezeTraining(Monitor):
         schedule: ``"linear"`` freezes block i of L at share i / L of training (``until`` stretches or squeezes this);
             ``"converged"`` freezes the lowest learning block when the monitor called ``monitor`` says that it has
             settled: similarity to the window before of at least 1 − ``tolerance`` for a :class:`SimilarityMonitor`, a
-            projected change below ``tolerance`` for a :class:`SaturationMonitor`, ``patience`` windows in a row.
+            change over ``window`` windows below ``tolerance`` for a :class:`SaturationMonitor`, ``patience`` windows in
+            a row.
         blocks: names or globs (or several of them) of what freezes together, input first, such as residual blocks:
             ``["conv1", "layer1.*", "layer2.*", "fc"]``. None makes a block of every layer and the normalisation that
             follows it, in the order in which modules are declared. The last one never freezes.
@@ -48,7 +50,7 @@ class FreezeTraining(Monitor):
         monitor: ``name`` of the monitor that ``"converged"`` watches.
         tolerance: largest change that counts as settled, in (0, 1).
         patience: windows in a row.
-        window: windows that a projection rests on.
+        window: over how many windows a change of saturation is taken.
         name: first part of the keys.
 
     Raises:
@@ -75,7 +77,7 @@ class FreezeTraining(Monitor):
         self.until = check_share("until", until)
         self.tolerance = check_share("tolerance", tolerance, one=False)
         self.patience = check_count("patience", patience)
-        self.window = check_count("window", window, least=3)
+        self.window = check_count("window", window)
         self.schedule, self.blocks, self.monitor = schedule, _checked(blocks), check_name(monitor, "monitor")
         self.meets_in_batches = schedule == "linear"
         self.history = []
@@ -185,23 +187,27 @@ class FreezeTraining(Monitor):
     def _judge(self, trainer: Trainer, freezer: Freezer) -> None:
         """Freeze the lowest learning block where a new window leaves it calm for long enough."""
         source = self._source(trainer)
-        series = source.series if isinstance(source, SimilarityMonitor) else _saturations(source, freezer.blocks)
-        windows = max(map(len, series.values()), default=0)
+        windows = len(source.epochs if isinstance(source, SimilarityMonitor) else _complete(source))
         if windows == self._seen or freezer.count >= len(freezer.blocks) - 1:
             return
         self._seen = windows
-        watched = [series[name] for name in freezer.blocks[freezer.count].layers if name in series]
-        # A block without a watched layer goes with the one below it.
-        self._calm = self._calm + 1 if all(self._at_rest(values, source) for values in watched) else 0
+        self._calm = self._calm + 1 if self._at_rest(freezer.blocks[freezer.count].layers, source) else 0
         if all(gather(self._calm >= self.patience, self._group)):
             self._calm = 0
             self._freeze(trainer, freezer.count + 1)
 
-    def _at_rest(self, values: Sequence[float], source: Monitor) -> bool:
+    def _at_rest(self, layers: Sequence[str], source: SimilarityMonitor | SaturationMonitor) -> bool:
+        """Return whether ``layers`` have not changed in the last window; without a watched one among them they go."""
         if isinstance(source, SimilarityMonitor):
-            return bool(values) and values[-1] >= 1 - self.tolerance
-        change = projected_change(values, horizon=None, window=self.window)
-        return len(values) >= self.window and change < self.tolerance
+            watched = [source.series[name] for name in layers if name in source.series]
+            return all(values and values[-1] >= 1 - self.tolerance for values in watched)
+        recent = _complete(source)[-2 * self.window - 1 :]
+        known = [name for name in layers if recent and name in recent[-1].layers]
+        if not known:
+            return True
+        rates = [report.learning_rates for report in recent]
+        changes = profile_changes(saturation_series(recent, known), window=self.window, learning_rates=rates)
+        return changes[-1] < self.tolerance
 
     def _source(self, trainer: Trainer) -> SimilarityMonitor | SaturationMonitor:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -221,10 +227,8 @@ def _checked(blocks: Any) -> Any:
     return [check_patterns("blocks", block, optional=False) for block in blocks]
 
 
-def _saturations(source: SaturationMonitor, blocks: Sequence[Block]) -> dict[str, list[float]]:
-    stage = source.stages[0]
-    layers = [name for block in blocks for name in block.layers]
-    return saturation_series([report for report in source.reports if report.stage == stage], layers)
+def _complete(source: SaturationMonitor) -> list[SaturationReport]:
+    return [report for report in source.reports if report.stage == source.stages[0] and not report.partial]
 
 
 def _rebuild_reducer(trainer: Trainer) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_saturation.drawing.text_table import table
+from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.matching.lasso import SparseMapping
 from lightning_saturation.matching.units import Matching
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerMatch:
     """One layer of two networks: correlations of their units, partners, and how well few units predict one.
 
@@ -37,6 +37,10 @@ class LayerMatch:
         first = paired[self.bipartite.y_correlation[paired].argsort(descending=True)]
         return first, self.bipartite.y_partner[first]
 
+    def __repr__(self) -> str:
+        mean = float(self.bipartite.y_correlation.nanmean())
+        return f"LayerMatch({len(self.between)} units, mean correlation {mean:.3f}, {self.samples} samples)"
+
     def plot(self, *, title: str = "") -> Figure:
         """Return a matplotlib figure: correlations in natural and in matched order, and those of the pairs."""
         from lightning_saturation.matching.plots import match_figure
@@ -45,7 +49,7 @@ class LayerMatch:
 
 
 @dataclass(frozen=True)
-class ConvergentLearning:
+class ConvergentLearning(Tabulated):
     """The matches of all layers that two networks share, in the order in which they run.
 
     Source: Li et al., *Convergent learning*, 2016.
@@ -86,8 +90,12 @@ class ConvergentLearning:
 
         return loss_figure(self)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return f"ConvergentLearning({len(self.layers)} layers: {', '.join(self.layers)})"
+
+    def _table(self) -> Table:
         records = self.to_records()
         rows = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in (*r.values(), "")] for r in records]
         # What is last in a table is flush left, as words are: here there are none.
-        return "\n".join(table([*(records[0] if records else ()), ""], rows))
+        head = [*(records[0] if records else ("layer",)), ""]
+        return Table("Units of two networks matched", head, rows, {2: [record["bipartite"] for record in records]})

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 
 from lightning_saturation.drawing.records import columns, plain, record
-from lightning_saturation.drawing.text_table import table
+from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.operators.histogram import Histogram
 
 _DERIVED = ("spectral_norm", "frobenius_norm", "stable_rank")
@@ -17,7 +17,7 @@ _DECAY = ("exponent", "first_rank", "last_rank", "r_squared")
 
 
 @dataclass(frozen=True, eq=False)
-class SpectrumReport:
+class SpectrumReport(Tabulated):
     """Eigenvalue histograms of layers as linear operators, layers in the order in which they first ran.
 
     ``missing`` says, by layer, why there is no histogram; nothing stands in for it. ``input_shapes`` are without batch
@@ -64,7 +64,11 @@ class SpectrumReport:
         known["missing"] |= {name: _NOT_SAVED for name, histogram in layers.items() if histogram is None}
         return cls(**{**known, "layers": {name: it for name, it in layers.items() if it is not None}})
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        missing = f", {len(self.missing)} missing" if self.missing else ""
+        return f"SpectrumReport(epoch {self.epoch}, step {self.step}, {len(self.layers)} layers{missing})"
+
+    def _table(self) -> Table:
         head = ("layer", "size", "λ max", "stable rank", "decay", "method", "")
         rows = []
         for name, histogram in self.layers.items():
@@ -75,7 +79,9 @@ class SpectrumReport:
             numbers = (f"{histogram.size}", f"{histogram.largest:.4g}", f"{histogram.stable_rank:.1f}", exponent)
             rows.append((name, *numbers, histogram.method, histogram.note))
         rows += [(name, "", "", "", "", "", f"missing: {reason}") for name, reason in self.missing.items()]
-        return "\n".join([f"Spectra of layers as operators (epoch {self.epoch}, step {self.step})", *table(head, rows)])
+        ranks = [histogram.stable_rank / histogram.size for histogram in self.layers.values()]
+        bars = {3: [*ranks, *len(self.missing) * [math.nan]]}
+        return Table(f"Spectra of layers as operators (epoch {self.epoch}, step {self.step})", head, rows, bars)
 
 
 def _histogram(state: dict[str, Any]) -> Histogram | None:

@@ -1,41 +1,56 @@
-"""How far saturation may still move, window after window."""
+"""When the profile of a run has settled, window after window or afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-from lightning.pytorch import Trainer
+from collections.abc import Sequence
 
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.report.series import saturation_series
-from lightning_saturation.stopping.plateau import Plateau, plateau
-from lightning_saturation.stopping.stopping import rule_for
-from lightning_saturation.training.progress import fraction_done
+from lightning_saturation.stopping.settled import SettledRule, Settling, profile_changes, settled
 
 
-class Judged(NamedTuple):
-    """The ``plateau`` that a window ends, and the share of training ``done`` by then."""
-
-    plateau: Plateau
-    done: float | None
-
-
-def judge(
-    trainer: Trainer, reports: Sequence[SaturationReport], *, name: str, fractions: Mapping[str, float]
-) -> Judged:
-    """Return what the last of ``reports``, oldest first, says together with those before it.
-
-    The rule is that of the stopper that watches the monitor called ``name``, or the default one; ``fractions`` says, by
-    stage, what share of training was done when the window before closed.
-    """
+def settling(reports: Sequence[SaturationReport], rule: SettledRule) -> Settling:
+    """Return what the last of ``reports``, complete windows of one stage, oldest first, says by ``rule``."""
     last = reports[-1]
-    rule = rule_for(trainer, name, last.stage)
-    watched = [layer for layer in last.layers if rule.watches(layer, default=layer not in last.output_layers)]
-    recent = [report for report in reports if report.stage == last.stage and not report.partial][-rule.window :]
-    done = fraction_done(trainer)
-    before = fractions.get(last.stage, 0.0)
-    # How many windows like the last one will follow; None where training has no end.
-    horizon = None if done is None or done <= before else (1 - done) / (done - before)
-    series = saturation_series(recent, watched)
-    return Judged(plateau(series, horizon=horizon, tolerance=rule.tolerance, window=rule.window), done)
+    recent = reports[-(2 * rule.window + rule.patience) :]  # on all that the last windows are compared with
+    rates = [report.learning_rates for report in recent]
+    series = saturation_series(recent, _watched(last, rule))
+    return rule.judge(profile_changes(series, window=rule.window, learning_rates=rates), last.learning_rates)
+
+
+def replay(
+    reports: Sequence[SaturationReport],
+    *,
+    stage: str = "train",
+    window: int = 5,
+    tolerance: float = 0.01,
+    patience: int = 3,
+    layers: Sequence[str] | None = None,
+) -> SaturationReport | None:
+    """Return the report of the window at which training would have stopped, None where it would have gone on.
+
+    Of ``reports``, those of a finished run, the complete ones of ``stage`` count. Arguments are those of
+    :class:`SaturationStopping`; drops of the learning rate are known from the reports, so that one which was still to
+    come is waited for. ``replay(monitor.reports).epoch`` is the epoch after which it would have stopped.
+
+    Raises ``ValueError`` for arguments out of range, and for ``layers`` that no report has.
+    """
+    rule = SettledRule(window, tolerance, patience, None if layers is None else tuple(layers))
+    complete = [report for report in reports if report.stage == stage and not report.partial]
+    if not complete:
+        return None
+    watched = _watched(complete[-1], rule)
+    if not watched and layers is not None:
+        raise ValueError(f"Expected `layers` to name some of {list(complete[-1].layers)}, got {layers!r}.")
+    index = settled(
+        saturation_series(complete, watched),
+        window=rule.window,
+        tolerance=rule.tolerance,
+        patience=rule.patience,
+        learning_rates=[report.learning_rates for report in complete],
+    )
+    return None if index is None else complete[index]
+
+
+def _watched(report: SaturationReport, rule: SettledRule) -> list[str]:
+    return [name for name in report.layers if rule.watches(name, default=name not in report.output_layers)]

@@ -18,20 +18,19 @@ from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.loggers.naming import layer_key
-from lightning_saturation.saturation.convergence import Judged, judge
+from lightning_saturation.saturation.convergence import settling
 from lightning_saturation.saturation.reading import Reading
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
 from lightning_saturation.saturation.report.layer import with_rows
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.window import Window, saturation_tracker, seen_over_ranks
 from lightning_saturation.saturation.writing import write_reports, write_window
-from lightning_saturation.stopping.plateau import Plateau
+from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
 from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
 from lightning_saturation.training.monitor import Monitor
-from lightning_saturation.training.progress import fraction_done
 from lightning_saturation.training.task_metrics import TaskMetrics
 
 
@@ -40,10 +39,11 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
 
     A window is an epoch, or ``every_n_train_steps`` optimizer steps of training. When it closes, a
     :class:`SaturationReport` joins ``reports`` and these keys are logged: ``saturation/{stage}/layers/{layer}``,
-    ``saturation/{stage}/average``, ``saturation/{stage}/drift`` (how far any layer in the average may still move until
-    the end of training) and ``saturation/{stage}/converged``. Every forward pass of a layer within a step counts, once;
-    recomputation by activation checkpointing does not. Numbers are those over all ranks, and the same on each. The
-    model carries hooks while it trains and nothing afterwards; no random number is drawn.
+    ``saturation/{stage}/average``, ``saturation/{stage}/change`` (how far the layers in the average have moved over 5
+    windows, in the mean) and ``saturation/{stage}/converged`` (1 once that was small for long enough; see
+    :class:`SaturationStopping`). Every forward pass of a layer within a step counts, once; recomputation by activation
+    checkpointing does not. Numbers are those over all ranks, and the same on each. The model carries hooks while it
+    trains and nothing afterwards; no random number is drawn.
 
     Args:
         layers: names or globs of ``named_modules()`` to track, None for all linear, convolutional, recurrent and
@@ -111,13 +111,12 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         self.mask = check_mask(mask, self.pooling)
         self.save_dir = check_folder("save_dir", save_dir)
         self.log_windows = check_flag("log_windows", log_windows)
-        self.plateaus: dict[str, tuple[Plateau, ...]] = dict.fromkeys(self.stages, ())
-        """Drift and convergence of every complete window since fitting started, by stage."""
-        self._fractions = dict.fromkeys(self.stages, 0.0)
+        self.settling: dict[str, tuple[Settling, ...]] = dict.fromkeys(self.stages, ())
+        """Change and convergence of every complete window since fitting started, by stage."""
         self._metrics = TaskMetrics()
 
-    shown: ClassVar[dict[str, str]] = {"train/average": "train", "train/drift": "drift"}
-    kept = ("_reports", "plateaus", "_fractions")
+    shown: ClassVar[dict[str, str]] = {"train/average": "train", "train/change": "change"}
+    kept = ("_reports", "settling")
 
     @property
     def reports(self) -> list[SaturationReport]:
@@ -140,18 +139,15 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         super()._prepare(trainer, pl_module, stages)
         if self._tracker is not None and trainer.state.fn == TrainerFn.FITTING:
             check_output_layers(self._tracker.names, self.output_layers)
-            self.plateaus = dict.fromkeys(self.stages, ())
+            self.settling = dict.fromkeys(self.stages, ())
             for stage in self.stages:
                 rule = rule_for(trainer, self.name, stage)
                 check_output_layers(self._tracker.names, rule.layers, argument="layers")
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._fractions = dict.fromkeys(self.stages, fraction_done(trainer) or 0.0)
-
     def _glance(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the values so far to whoever monitors them; they are no report and not charted."""
         report = self._report(trainer, "train", epoch=trainer.current_epoch, partial=True)
-        values = {} if report is None else self._values(report, self._judged(trainer, report))
+        values = {} if report is None else self._values(report, None)
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
 
     def _measure(
@@ -186,10 +182,11 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
             masked=seen.masked,
         )
 
-    def _judged(self, trainer: Trainer, report: SaturationReport) -> Judged | None:
-        if trainer.state.fn != TrainerFn.FITTING:
+    def _judged(self, trainer: Trainer, report: SaturationReport) -> Settling | None:
+        if trainer.state.fn != TrainerFn.FITTING or report.partial:
             return None
-        return judge(trainer, [*self._reports, report], name=self.name, fractions=self._fractions)
+        complete = [each for each in [*self._reports, report] if each.stage == report.stage and not each.partial]
+        return settling(complete, rule_for(trainer, self.name, report.stage))
 
     def _arguments(self) -> dict[str, Any]:
         return configuration(self, self.accumulation)
@@ -202,11 +199,11 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         monitors = [c for c in trainer.callbacks if isinstance(c, Monitor)]  # type: ignore[attr-defined]
         self._metrics.take(trainer, epoch, without=tuple(f"{monitor.name}/" for monitor in monitors))
 
-    def _values(self, report: SaturationReport, judged: Judged | None) -> dict[str, float]:
+    def _values(self, report: SaturationReport, judged: Settling | None) -> dict[str, float]:
         """Return what is logged of ``report``, by key."""
         values = {"average": report.average}
         if judged is not None:
-            values |= {"drift": judged.plateau.drift, "converged": float(judged.plateau.converged)}
+            values |= {"change": judged.change, "converged": float(judged.converged)}
         if self.log_layers:
             values |= {layer_key(layer): value for layer, value in report.saturation.items()}
         return {f"{self.name}/{report.stage}/{key}": value for key, value in values.items()}
@@ -220,9 +217,8 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
                 break
         self._reports.append(measured.report)
         judged = measured.judged
-        if judged is not None and not measured.report.partial and stage in self.plateaus:
-            self.plateaus = {**self.plateaus, stage: (*self.plateaus[stage], judged.plateau)}
-            self._fractions = {**self._fractions, stage: judged.done or 0.0}
+        if judged is not None and stage in self.settling:
+            self.settling = {**self.settling, stage: (*self.settling[stage], judged)}
 
     def _write_window(self, trainer: Trainer, measured: Measured, step: int) -> None:
         if self.log_windows:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from lightning_saturation.drawing.records import plain
+from lightning_saturation.drawing.tabulated import Table, Tabulated
+from lightning_saturation.drawing.text_table import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class SimilarityMatrix:
+@dataclass(frozen=True, repr=False)
+class SimilarityMatrix(Tabulated):
     """Similarity (rows, columns) of every layer of one network, ``rows``, with every layer of another, ``columns``.
 
     ``values`` is float64 on the CPU, NaN where it is missing; under ``method`` "procrustes" it is a distance.
@@ -45,6 +48,23 @@ class SimilarityMatrix:
             for row, line in zip(self.rows, self.values.tolist(), strict=True)
             for column, value in zip(self.columns, line, strict=True)
         ]
+
+    def __repr__(self) -> str:
+        return f"SimilarityMatrix({self.method}, {len(self.rows)} × {len(self.columns)} layers, {self.samples} samples)"
+
+    def _table(self) -> Table:
+        is_distance = self.method == "procrustes"
+        rows, best = [], []
+        for name, line in zip(self.rows, self.values.tolist(), strict=True):
+            known = {column: value for column, value in zip(self.columns, line, strict=True) if not math.isnan(value)}
+            closest = (min if is_distance else max)(known, key=known.__getitem__, default=None)
+            best.append(math.nan if closest is None else known[closest])
+            same = number(self[name, name]) if name in self.columns else ""
+            rows.append((name, number(best[-1]), same, closest or ""))
+        measure = "distance" if is_distance else "similarity"
+        title = f"{measure.capitalize()} of layers ({self.method}, {self.samples} samples)"
+        head = ("layer", measure, "of the same name", "layer most like it")
+        return Table(title, head, rows, {} if is_distance else {1: best})
 
     def plot(self, *, row_label: str = "layer", column_label: str = "layer") -> Figure:
         """Return a matplotlib figure of the matrix, the first layers at the top left."""

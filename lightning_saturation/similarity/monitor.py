@@ -24,13 +24,13 @@ from lightning_saturation.similarity.compare import DEFAULT_DELTA
 from lightning_saturation.similarity.dynamics import LearningDynamics
 from lightning_saturation.similarity.probes import compare_rows, compare_same_layers
 from lightning_saturation.similarity.views import Method, check_method
-from lightning_saturation.stopping.plateau import Plateau, projected_change, rates_changed
+from lightning_saturation.stopping.settled import Settling, is_drop
 from lightning_saturation.stopping.stopping import rule_for
 from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.probing import Probing
-from lightning_saturation.training.progress import fraction_done, learning_rates
+from lightning_saturation.training.progress import fraction_done
 
 
 class _Window(NamedTuple):
@@ -41,17 +41,17 @@ class _Window(NamedTuple):
     rows: Rows
     rates: tuple[float, ...]
     since: int
-    plateau: Plateau
+    settling: Settling
 
 
 class SimilarityMonitor(Monitor):
     """Keep the layers' outputs for a fixed probe set while the network learns, and show how they settle.
 
     After every ``every_n_epochs`` epochs each layer is compared with itself one window earlier:
-    ``similarity/layers/{layer}`` and ``similarity/average`` are logged, and ``similarity/train/drift``, the largest
-    change that any layer has made or is projected to make by the end of training, which :class:`SaturationStopping` and
-    :class:`FreezeTraining` can watch with ``name="similarity"``. At the end of training ``dynamics`` holds, for each
-    share of training in ``at``, the matrix of the layers then × the layers at the end, and loggers get the picture.
+    ``similarity/layers/{layer}`` and ``similarity/average`` are logged, and ``similarity/train/change``, the mean of
+    1 − similarity over the watched layers, which :class:`SaturationStopping` can watch with ``name="similarity"``;
+    :class:`FreezeTraining` watches single layers. At the end of training ``dynamics`` holds, for each share of training
+    in ``at``, the matrix of the layers then × the layers at the end, and loggers get the picture.
 
     Probes pass through the model in evaluation mode, outside of the training step, in the run's precision; no random
     number of the run is drawn, and batch norm statistics stand still. They pass through ``forward``, which gets as much
@@ -122,7 +122,7 @@ class SimilarityMonitor(Monitor):
         self.dynamics: LearningDynamics | None = None
         self.series = {}
         self.epochs = []
-        self.plateaus: Mapping[str, Sequence[Plateau]] = {"train": []}
+        self.settling: Mapping[str, Sequence[Settling]] = {"train": []}
         self.snapshots = {}
         self._probing = Probing(
             probes,
@@ -142,7 +142,7 @@ class SimilarityMonitor(Monitor):
     series = HandedBack[dict[str, list[float]]]()
     epochs = HandedBack[list[int]]()
     snapshots = HandedBack[dict[float, Rows]]()
-    kept = ("_series", "_epochs", "plateaus", "_snapshots", "_last", "_rates", "_since")
+    kept = ("_series", "_epochs", "settling", "_snapshots", "_last", "_rates", "_since")
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         if "train" in stages:
@@ -153,8 +153,7 @@ class SimilarityMonitor(Monitor):
         anew = self._anew and not self._resumed
         if anew:
             self.series, self.epochs, self.snapshots, self._since = {}, [], {}, 0
-            self.plateaus, self._last = {"train": []}, {}
-            self._rates = learning_rates(trainer)
+            self.settling, self._last, self._rates = {"train": []}, {}, ()
         self._probing.begin(trainer, pl_module, anew=anew, compare=not self._last)
         if self.probes is not None:
             self._meet_probes(trainer, pl_module)
@@ -190,25 +189,24 @@ class SimilarityMonitor(Monitor):
         rows = self._probing.rows(trainer, pl_module)
         # Replicas may differ in the last digits, decisions that rest on these values must not.
         values = gather(compare_same_layers(self._last, rows, method=self.method, delta=self.delta), self._group)[0]
-        rates = learning_rates(trainer)
-        since = len(self.epochs) if rates_changed(self._rates, rates) else self._since
-        series = self._extended(values)
-        plateau = self._judge(trainer, series, since)
+        rates = self._clock.rates
+        since = len(self.epochs) if self._rates and is_drop(self._rates, rates, self._rates) else self._since
+        settling = self._judge(trainer, self._extended(values), since, rates)
         logged = {}
         known = [value for value in values.values() if not math.isnan(value)]
         if known:
             logged["average"] = math.fsum(known) / len(known)
-        logged |= {"train/drift": plateau.drift, "train/converged": float(plateau.converged)}
+        logged |= {"train/change": settling.change, "train/converged": float(settling.converged)}
         if self.log_layers:
             logged |= {layer_key(layer): value for layer, value in values.items()}
-        window = _Window(epoch, values, rows, rates, since, plateau)
+        window = _Window(epoch, values, rows, rates, since, settling)
         return Measured(None, {f"{self.name}/{key}": value for key, value in logged.items()}, window)
 
     def _keep(self, measured: Measured) -> None:
         window: _Window = measured.judged
         self.series = self._extended(window.values)
         self.epochs = [*self.epochs, window.epoch]
-        self.plateaus = {"train": [*self.plateaus["train"], window.plateau]}
+        self.settling = {"train": [*self.settling["train"], window.settling]}
         self._last, self._rates, self._since = window.rows, window.rates, window.since
 
     def _extended(self, values: Mapping[str, float]) -> dict[str, list[float]]:
@@ -216,20 +214,16 @@ class SimilarityMonitor(Monitor):
             name: old for name, old in self.series.items() if name not in values
         }
 
-    def _judge(self, trainer: Trainer, series: Mapping[str, Sequence[float]], since: int) -> Plateau:
-        """Return by how much the watched layers changed in the last window or may still, by the stopper's rule."""
+    def _judge(
+        self, trainer: Trainer, series: Mapping[str, Sequence[float]], since: int, rates: tuple[float, ...]
+    ) -> Settling:
+        """Return what the windows from ``since`` on say by the stopper's rule; its ``window`` of them are none yet."""
         rule = rule_for(trainer, self.name, "train")
-        done = fraction_done(trainer)
-        windows = len(self.epochs) + 1
-        horizon = None if not done else windows * (1 - done) / done
-        changes = []
-        for layer, values in series.items():
-            if rule.watches(layer):
-                recent = [value for value in values[since:] if not math.isnan(value)]
-                made = 1 - recent[-1] if recent else 1.0
-                changes.append(max(made, projected_change(recent, horizon=horizon, window=rule.window)))
-        drift = max(changes, default=1.0)
-        return Plateau(drift, windows - since >= rule.window and drift < rule.tolerance)
+        watched = [values for layer, values in series.items() if rule.watches(layer)]
+        count = len(self.epochs) + 1
+        changes = [_mean_change(watched, index, count) for index in range(count)]
+        settling = rule.judge(changes[since + rule.window :], rates)
+        return settling._replace(change=changes[-1])
 
     def _end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._meet_probes(trainer, pl_module)
@@ -261,7 +255,7 @@ class SimilarityMonitor(Monitor):
             "epochs": self.epochs,
             "since": self._since,
             "rates": list(self._rates),
-            "plateaus": [tuple(plateau) for plateau in self.plateaus["train"]],
+            "settling": [tuple(each) for each in self.settling["train"]],
             "snapshots": self.snapshots,
             "last": self._last,
             **self._probing.to_state(),
@@ -270,7 +264,7 @@ class SimilarityMonitor(Monitor):
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         self.series, self.epochs = dict(state.get("series", {})), list(state.get("epochs", ()))
         self._since, self._rates = state.get("since", 0), tuple(state.get("rates", ()))
-        self.plateaus = {"train": [Plateau(*plateau) for plateau in state.get("plateaus", ())]}
+        self.settling = {"train": [Settling(*each) for each in state.get("settling", ())]}
         self.snapshots, self._last = dict(state.get("snapshots", {})), dict(state.get("last", {}))
         samples = len(next(iter(self._last.values()))) if self._last else None
         if not self._probing.load_state(state, samples=samples):
@@ -280,3 +274,9 @@ class SimilarityMonitor(Monitor):
                 " `probes`. Layers are compared from here on only; pass the same `probes` to both runs to go on.",
                 stacklevel=2,
             )
+
+
+def _mean_change(series: Sequence[Sequence[float]], index: int, count: int) -> float:
+    """Return the mean of 1 − similarity in window ``index``, over the ``series`` that have all ``count`` of them."""
+    made = [1 - values[index] for values in series if len(values) == count and not math.isnan(values[index])]
+    return math.fsum(made) / len(made) if made else math.nan

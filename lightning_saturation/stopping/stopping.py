@@ -1,7 +1,8 @@
-"""Stopping when saturation has settled."""
+"""Stopping when a profile has settled."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,46 +13,58 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_saturation.arguments import check_count, check_name, check_patterns, check_share
 from lightning_saturation.covariance.ranks import LOCAL, gather, together
-from lightning_saturation.stopping.plateau import Plateau, PlateauRule
+from lightning_saturation.loggers.write import write_scalars, write_text
+from lightning_saturation.stopping.foresight import never_fires, waits
+from lightning_saturation.stopping.settled import SettledRule, Settling
 from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.guard import Guard
+from lightning_saturation.training.progress import logged_step
 from lightning_saturation.training.resumable import VERSION
 
 
 @runtime_checkable
-class WatchesConvergence(Protocol):
-    """A callback that can be stopped on: its ``name`` and, by stage, the plateaus of its complete windows so far."""
+class WatchesSettling(Protocol):
+    """A callback that can be stopped on: its ``name``, its windows, and by stage what its complete ones said so far."""
 
     name: str
-    plateaus: Mapping[str, Sequence[Plateau]]
+    every_n_train_steps: int | None
+    settling: Mapping[str, Sequence[Settling]]
 
 
 class SaturationStopping(EarlyStopping):
-    """Stop training when saturation has settled, without any validation data.
+    """Stop training when the profile has settled, without any validation data.
 
-    After every complete window the monitor bounds how far each watched layer's continuous saturation will still move
-    until the end of training (``saturation/{stage}/drift``). When that stays below ``tolerance`` for ``patience``
-    windows, training stops, on all ranks alike. A window cut short never counts; a change of learning rate by more than
-    5 % starts the count again. Needs a :class:`SaturationMonitor` in the same Trainer.
+    After every complete window the monitor takes the mean over the watched layers of ``|continuous saturation now −
+    window windows ago|`` (``saturation/{stage}/change``). When that stays below ``tolerance`` for ``patience`` windows,
+    training stops, on all ranks alike. The rule needs no ``max_epochs``. It goes on through a smooth schedule, starts
+    anew when the learning rate drops by more than 30 % within one window, and waits where the Trainer's schedulers plan
+    such a drop; of ``ReduceLROnPlateau``, and of a training without an end, no plan is known.
+
+    It watches representations: that a network overfits it cannot see. Where there is validation data, add Lightning's
+    ``EarlyStopping``; whichever fires first stops. A stop that cannot fire is warned of when training starts. Loggers
+    get ``saturation/{stage}/stopped_epoch`` and the reason, ``saturation/{stage}/stopped_reason``.
+
+    Needs a :class:`SaturationMonitor` in the same Trainer, or with its ``name`` a :class:`SimilarityMonitor`, whose
+    change is the mean of 1 − similarity to the window before.
 
     Args:
         stage: whose windows decide, ``"train"`` or ``"val"``.
-        tolerance: largest projected change of any layer's saturation that counts as settled, in (0, 1].
-        window: how many windows the projection rests on, at least 3; nothing stops before.
-        patience: how many settled windows in a row stop training, at least 1.
-        min_epochs: epochs before which nothing stops, None for no such limit beyond ``window``.
+        tolerance: mean change of saturation below which a window is calm, in (0, 1].
+        window: over how many windows a change is taken.
+        patience: how many calm windows in a row stop training; nothing stops before ``window + patience`` windows.
+        min_epochs: epochs before which nothing stops, None for no such limit.
         layers: names or globs of the layers to watch, None for all that enter the average.
         name: that of the monitor, where there are several.
 
     Source: Shenk et al., *Spectral Analysis of Latent Representations*, sections 3.3 and 4 (saturation settles before
-    the loss); the rule is an equivalence test on the slope.
+    the loss); rule and defaults are this package's, chosen on recorded runs (``docs/stopping.md``).
     """
 
     def __init__(
         self,
         stage: str = "train",
         tolerance: float = 0.01,
-        window: int = 12,
+        window: int = 5,
         patience: int = 3,
         min_epochs: int | None = None,
         layers: Sequence[str] | None = None,
@@ -59,17 +72,17 @@ class SaturationStopping(EarlyStopping):
     ) -> None:
         if stage not in ("train", "val"):
             raise ValueError(f"Expected `stage` to be 'train' or 'val', got {stage!r}.")
-        check_count("patience", patience)
         check_count("min_epochs", min_epochs, optional=True)
+        numbers = check_count("window", window), check_share("tolerance", tolerance), check_count("patience", patience)
         patterns = check_patterns("layers", layers)
         watched = None if patterns is None else (patterns,) if isinstance(patterns, str) else tuple(patterns)
-        self.rule = PlateauRule(check_share("tolerance", tolerance), check_count("window", window, least=3), watched)
-        super().__init__(monitor=f"{check_name(name)}/{stage}/drift", mode="min", patience=patience, strict=False)
+        self.rule = SettledRule(*numbers, layers=watched)
+        super().__init__(monitor=f"{check_name(name)}/{stage}/change", mode="min", patience=patience, strict=False)
         self.stage = stage
         self.min_epochs = min_epochs
         self.name = name
         self._judged = 0
-        self._watched: WatchesConvergence | None = None
+        self._watched: WatchesSettling | None = None
         self._group: Any = LOCAL
         self._guard = Guard(type(self).__name__)
 
@@ -95,9 +108,13 @@ class SaturationStopping(EarlyStopping):
         with self._guard("begin"):
             with together(self._group):
                 source = self._source(trainer)
-                self._judged = len(source.plateaus[self.stage])
+                self._judged = len(source.settling[self.stage])
                 self._group = training_group(trainer, type(self).__name__)
             self._watched = source
+        with self._guard("look ahead"):
+            why = "" if self._watched is None else never_fires(trainer, self._watched, self.rule, self.stage)
+            if why and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+                warnings.warn(f"{type(self).__name__} cannot stop this training: {why}", stacklevel=2)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Decide, where a window closed with this batch."""
@@ -114,38 +131,50 @@ class SaturationStopping(EarlyStopping):
 
     def _decide(self, trainer: Trainer) -> None:
         """Judge a window that has closed; ranks go on to do so, or not, by a number that is the same on all of them."""
-        count = 0 if self._watched is None else len(self._watched.plateaus[self.stage])
+        count = 0 if self._watched is None else len(self._watched.settling[self.stage])
         if count == self._judged or self._watched is None:
             return
         self._judged = count
+        agreed, last = False, self._watched.settling[self.stage][-1]
         with self._guard("judge a window"), together(self._group):
-            self._judge(trainer, self._watched.plateaus[self.stage][-1])
+            # A fit that goes on with a history counts from its own first window.
+            self.wait_count = min(last.calm, self.wait_count + 1)
+            stop = self.wait_count >= self.rule.patience and trainer.current_epoch + 1 >= (self.min_epochs or 0)
+            stop = stop and not self._waits(trainer, self._watched)
+            # `should_stop` is local: one rank that stops alone leaves the others waiting for it.
+            agreed = any(gather(stop, self._group))
+        if agreed:
+            self._stop(trainer, last)
 
-    def _judge(self, trainer: Trainer, plateau: Plateau) -> None:
-        self.wait_count = self.wait_count + 1 if plateau.converged else 0
-        stop = self.wait_count >= self.patience and trainer.current_epoch + 1 >= (self.min_epochs or 0)
-        # `should_stop` is local: one rank that stops alone leaves the others waiting for it.
-        if any(gather(stop, self._group)):
-            self._stop(trainer, plateau.drift)
+    def _waits(self, trainer: Trainer, watched: WatchesSettling) -> bool:
+        with self._guard("foresee the learning rate"):
+            return waits(trainer, watched, self.stage)
+        return False
 
-    def _stop(self, trainer: Trainer, drift: float) -> None:
+    def _stop(self, trainer: Trainer, last: Settling) -> None:
         trainer.should_stop = True
         self.stopped_epoch = trainer.current_epoch
+        rule = self.rule
         self.stopping_reason_message = (
-            f"Saturation has settled after epoch {trainer.current_epoch}: for {self.wait_count} windows no watched"
-            f" layer was projected to change by {self.rule.tolerance} until the end of training"
-            f" ({self.monitor} = {drift:.4f}). Training stops."
+            f"The {self.stage} profile has settled after epoch {trainer.current_epoch}: {self.monitor}, the mean change"
+            f" of the watched layers over {rule.window} windows, was below {rule.tolerance:g} for {self.wait_count}"
+            f" windows in a row, and is {last.change:.4f} now. Training stops."
         )
         rank_zero_info(self.stopping_reason_message)
+        if trainer.is_global_zero:
+            key, step = f"{self.name}/{self.stage}/stopped", logged_step(trainer)
+            with self._guard("log its stop"):
+                write_scalars(trainer.loggers, {f"{key}_epoch": float(self.stopped_epoch)}, step=step)
+                write_text(trainer.loggers, f"{key}_reason", self.stopping_reason_message, step=step)
 
-    def _source(self, trainer: Trainer) -> WatchesConvergence:
-        watching = [c for c in trainer.callbacks if isinstance(c, WatchesConvergence)]  # type: ignore[attr-defined]
+    def _source(self, trainer: Trainer) -> WatchesSettling:
+        watching = [c for c in trainer.callbacks if isinstance(c, WatchesSettling)]  # type: ignore[attr-defined]
         for callback in watching:
-            if callback.name == self.name and self.stage in callback.plateaus:
+            if callback.name == self.name and self.stage in callback.settling:
                 return callback
         raise ValueError(
             f"Expected a monitor called {self.name!r} that watches stage {self.stage!r} among the Trainer's callbacks,"
-            f" got {[(c.name, list(c.plateaus)) for c in watching]}. Add `SaturationMonitor()`."
+            f" got {[(c.name, list(c.settling)) for c in watching]}. Add `SaturationMonitor()`."
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,9 +190,9 @@ class SaturationStopping(EarlyStopping):
         self.stopped_epoch = state_dict.get("stopped_epoch", 0)
 
 
-def rule_for(trainer: Trainer, name: str, stage: str) -> PlateauRule:
+def rule_for(trainer: Trainer, name: str, stage: str) -> SettledRule:
     """Return the rule of the stopper in ``trainer`` that watches ``stage`` of the monitor ``name``, or the default."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SaturationStopping) and (callback.name, callback.stage) == (name, stage):
             return callback.rule
-    return PlateauRule()
+    return SettledRule()

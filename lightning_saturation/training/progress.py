@@ -15,14 +15,19 @@ def fraction_done(trainer: Trainer, *, in_batch: bool = False) -> float | None:
     """
     shares = []
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        batches = trainer.num_training_batches
-        # A run resumed from an epoch's end still shows that epoch's batches, while the next one has not begun.
-        begun = in_batch or trainer.fit_loop.epoch_progress.current.ready > trainer.current_epoch
-        inside = min(1.0, (trainer.fit_loop.batch_idx + 1) / batches) if batches and begun else 0.0
-        shares.append((trainer.current_epoch + inside) / trainer.max_epochs)
+        shares.append(epochs_done(trainer, in_batch=in_batch) / trainer.max_epochs)
     if trainer.max_steps is not None and trainer.max_steps > 0:
         shares.append(trainer.global_step / trainer.max_steps)
     return min(1.0, max(shares)) if shares else None
+
+
+def epochs_done(trainer: Trainer, *, in_batch: bool = False) -> float:
+    """Return how many epochs are done, with the done part of the present one; see :func:`fraction_done`."""
+    batches = trainer.num_training_batches
+    # A run resumed from an epoch's end still shows that epoch's batches, while the next one has not begun.
+    begun = in_batch or trainer.fit_loop.epoch_progress.current.ready > trainer.current_epoch
+    inside = min(1.0, (trainer.fit_loop.batch_idx + 1) / batches) if batches and begun else 0.0
+    return trainer.current_epoch + inside
 
 
 def batches_per_window(trainer: Trainer, stage: str, every_n_steps: int | None = None) -> int | None:

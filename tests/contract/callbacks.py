@@ -20,7 +20,7 @@ from lightning_saturation import (
 
 Make = Callable[[], list[Callback]]
 
-NEVER = 10**6  # windows in a row that no test has
+NEVER = 10**6  # windows in a row, and epochs, that no test has
 
 SPECTRUM = {"bins": 8, "spikes": 2, "probes": 2, "degree": 8, "progress": False}
 
@@ -45,7 +45,7 @@ def waiting() -> list[Callback]:
 WATCHING: dict[str, Make] = {
     "saturation": lambda: [SaturationMonitor()],
     "saturation-steps": lambda: [SaturationMonitor(every_n_train_steps=3)],
-    "stopping": lambda: [SaturationMonitor(), SaturationStopping(window=3, patience=NEVER)],
+    "stopping": lambda: [SaturationMonitor(), SaturationStopping(window=1, patience=1, min_epochs=NEVER)],
     "dimension": lambda: [dimension()],
     "similarity": lambda: [similarity()],
     "spectrum": lambda: [spectrum()],

@@ -41,7 +41,7 @@ WRONG = {
     "spikes": (2.5, True, math.nan, "2", -1, None),
     "probes": (2.5, True, math.nan, -1, "a"),
     "degree": (*COUNT, None),
-    "window": (3.7, *COUNT, 2, None),
+    "window": (3.7, *COUNT, None),
     "patience": (*COUNT, None),
     "min_epochs": (2.5, True, "3", -1),
     "seconds": ("1", math.nan, -1, True, [1]),

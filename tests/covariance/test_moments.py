@@ -71,6 +71,18 @@ def test_single_rows_and_a_far_first_batch_lose_nothing():
     assert_is_numpys(accumulated(x.split(7), 5), x)
 
 
+@pytest.mark.parametrize("left", [1, 5])
+def test_the_shift_is_the_mean_of_the_first_finite_rows_also_among_others(left):
+    """Next to a row with NaN too, no digit is lost at an offset where half of it would cost seven."""
+    x = draw(7, samples=60) + 1e8
+    spoiled = torch.cat([torch.full((1, 5), torch.nan, dtype=x.dtype), x])
+    sums = empty_sums(5)
+    assert int(add_rows(sums, spoiled[: 1 + left])) == 1
+    add_rows(sums, spoiled[1 + left :])
+    assert_is_numpys(from_sums(sums), x)
+    torch.testing.assert_close(sums.shift, x[:left].mean(0), rtol=1e-15, atol=0)
+
+
 def test_float32_sums_would_have_lost_it():
     x = draw(1, samples=500, offset=1e4, dtype=torch.float32)
     naive = x.T @ x / 500 - torch.outer(x.mean(0), x.mean(0))

@@ -164,6 +164,51 @@ def test_rounding_adds_up_over_merges():
     assert float(first.rounding) > 4 * (6 + 5 + 1) * 2.0**-52 * float(first.trace)  # of eight merges
 
 
+@pytest.mark.parametrize("weight", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2, 30])
+def test_the_rounding_of_one_part_is_what_higham_allows(rows, weight):
+    """A sum of n terms is off by n roundings of the sum of their sizes, a square of a difference by four of its own."""
+    x = rows_of("power law", rows, 12, 5.0)
+    eps, moved = 2.0**-52, (x - x[0]).numpy()
+    squares = (moved**2).sum()
+    mean_error = (rows + 3) * eps * math.sqrt(squares / rows)
+    part, _ = add_to_sketch(empty_sketch(12, size=6), x, weight=weight)
+    centred = moved - moved.mean(0)
+    own = weight * (rows * mean_error**2 + 4 * eps * squares)
+    merging = 4 * (6 + rows + 1) * eps * weight * (centred**2).sum()  # with nothing, which is a merge as well
+    assert float(part.drift) == pytest.approx(mean_error, rel=1e-6)
+    assert float(part.rounding) == pytest.approx(own + merging, rel=1e-6)
+
+
+def test_the_rounding_of_a_merge_is_that_of_its_parts_of_the_means_and_of_the_eigenproblem():
+    eps, sketches = 2.0**-52, [sketched(rows_of("power law", n, 12, 5.0, n), 6, n) for n in (40, 10)]
+    # As after a long window: means that are known badly, so that no term drowns in another.
+    first, second = (
+        s._replace(drift=torch.tensor(d, dtype=torch.float64)) for s, d in zip(sketches, (1e-3, 2e-3), strict=True)
+    )
+    merged = merge_sketches(first, second)
+    apart, weight = (second.shift - first.shift).norm(), math.sqrt(40 * 10 / 50)
+    means = float((second.mean - first.mean).norm())
+    lengths = float(apart + first.offset.norm() + second.offset.norm())
+    unsure = weight * (1e-3 + 2e-3 + 3 * eps * lengths)
+    own = float(first.rounding + second.rounding) + 4 * 13 * eps * float(merged.trace)
+    assert float(merged.rounding) == pytest.approx(own + 2 * weight * means * unsure + unsure**2, rel=1e-9)
+    assert float(merged.drift) == pytest.approx(1e-3 * 0.8 + 2e-3 * 0.2, rel=1e-9)
+
+    exact_means = [s._replace(drift=torch.zeros(()).double(), rounding=torch.zeros(()).double()) for s in sketches]
+    merged = merge_sketches(*exact_means)
+    unsure = weight * 3 * eps * lengths
+    expected = 4 * 13 * eps * float(merged.trace) + 2 * weight * means * unsure
+    assert float(merged.rounding) == pytest.approx(expected, rel=1e-9)
+    assert float(merged.drift) == pytest.approx(4 * eps * (float(first.offset.norm()) + means), rel=1e-9)
+
+
+def test_rounding_grows_as_the_square_of_the_rows():
+    rows = rows_of("power law", 30, 12, 5.0)
+    small, large = (float(sketched(rows * scale, 6, 7).rounding) for scale in (2.0**-30, 2.0**30))
+    assert large == pytest.approx(small * 2.0**120, rel=1e-9)
+
+
 def test_the_bracket_has_the_same_slack_at_a_tie_as_the_dimension():
     """In wide layers it is larger than all rounding of a sketch that lost nothing."""
     rows, squares = crosses([4, 3, 2, 1], 1, 0)

@@ -217,7 +217,7 @@ def test_training_that_ends_within_an_epoch_leaves_a_partial_window(val, train):
     fit(Net(), monitor, val=val, train=train, max_steps=6, max_epochs=-1)
     assert seen(monitor) == [dict.fromkeys(LAYERS, samples) for samples in (32, 16)]
     assert [report.partial for report in monitor.reports if report.stage == "train"] == [False, True]
-    assert len(monitor.plateaus["train"]) == 1
+    assert len(monitor.settling["train"]) == 1
 
 
 def test_training_that_somebody_stops_within_an_epoch_leaves_a_partial_window():

@@ -34,6 +34,7 @@ class SweepServer:
         self.unknown: list[str] = []
         self.sweep: dict[str, Any] = {}
         self.commands: list[dict[str, Any]] = []
+        self.views: list[dict[str, Any]] = []
         self.lock = threading.Lock()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.http.daemon_threads = True
@@ -134,6 +135,10 @@ class SweepServer:
         self.artifacts.append(variables["input"])
         artifact = {"id": "QXJ0", "state": "COMMITTED", "artifactSequence": {"latestArtifact": None}}
         return {"createArtifact": {"artifact": artifact}}
+
+    def _UpsertView2(self, variables: dict) -> dict:
+        self.views.append(variables)
+        return {"upsertView": {"view": {"id": "view1", "name": variables["name"]}, "inserted": True}}
 
     def _UseArtifact(self, _: dict) -> dict:
         return {"useArtifact": {"artifact": {"id": "QXJ0"}}}

@@ -67,7 +67,7 @@ def test_scalars_and_media_share_the_axis_of_lightning(new_logger, offline_runs)
     assert steps(run, "val_loss") == ends
     for stage in ("train", "val"):
         reports = [report for report in monitor.reports if report.stage == stage]
-        for key in (*(f"layers/{layer}" for layer in LAYERS), "average", "drift", "converged"):
+        for key in (*(f"layers/{layer}" for layer in LAYERS), "average", "converged"):
             assert steps(run, f"saturation/{stage}/{key}") == ends
         for layer in LAYERS:
             charted = [

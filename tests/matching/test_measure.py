@@ -61,7 +61,7 @@ def test_numbers_are_those_of_the_activations():
 def test_table_and_pictures():
     found = match_networks(network(0), network(1), [images()], decay=[0.0, 0.1], progress=False)
     assert "loss at decay 0.1" in str(found)
-    assert len(str(found).splitlines()) == 4
+    assert len(str(found).splitlines()) == 5
     figure = found.layers["0"].plot(title="first layer")
     assert len([axes for axes in figure.axes if axes.get_images()]) == 6
     lines = found.plot().axes[0].get_lines()

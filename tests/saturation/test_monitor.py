@@ -134,44 +134,41 @@ def test_pooling_reaches_the_rows(pooling, samples, features):
 
 
 def test_keys():
-    done = fit(Net(), SaturationMonitor(), val=batches(16))
+    done = fit(Net(), SaturationMonitor(), val=batches(16), max_epochs=6)  # a change needs five windows before
     expected = {
         f"saturation/{stage}/{what}"
         for stage in ("train", "val")
-        for what in (*(f"layers/{layer}" for layer in LAYERS), "average", "drift", "converged")
+        for what in (*(f"layers/{layer}" for layer in LAYERS), "average", "change", "converged")
     }
-    bar = {"saturation/train", "saturation/drift"}  # as short as they must be there
+    bar = {"saturation/train", "saturation/change"}  # as short as they must be there
     assert {key for key in done.callback_metrics if key.startswith("saturation")} == expected | bar
     assert {key for key in done.progress_bar_metrics if key.startswith("saturation")} == bar
-    for short, key in (("train", "train/average"), ("drift", "train/drift")):
+    for short, key in (("train", "train/average"), ("change", "train/change")):
         assert done.progress_bar_metrics[f"saturation/{short}"] == done.callback_metrics[f"saturation/{key}"]
 
 
 def test_charts_of_layers_can_be_left_out():
     done = fit(Net(), SaturationMonitor(log_layers=False, stages=("train",)))
     logged = {key for key in done.callback_metrics if key.startswith("saturation")}
-    assert logged == {f"saturation/train/{what}" for what in ("average", "drift", "converged")} | {
-        "saturation/train",
-        "saturation/drift",
-    }
+    assert logged == {"saturation/train/average", "saturation/train/converged", "saturation/train"}
 
 
 def test_a_layer_called_as_a_summary_keeps_a_key_of_its_own():
     class Confusing(Net):
         def __init__(self):
             super().__init__()
-            self.average, self.drift = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.average, self.change = nn.Linear(3, 3), nn.Linear(3, 3)
 
         def forward(self, x):
-            return self.drift(self.average(self.body(x)))
+            return self.change(self.average(self.body(x)))
 
     monitor = SaturationMonitor()
-    metrics = fit(Confusing(), monitor).callback_metrics
-    report = monitor.reports[0]
+    metrics = fit(Confusing(), monitor, max_epochs=6).callback_metrics
+    report = monitor.reports[-1]
     assert metrics["saturation/train/average"] == pytest.approx(report.average)
     assert metrics["saturation/train/layers/average"] == pytest.approx(report.saturation["average"])
-    assert metrics["saturation/train/layers/drift"] == pytest.approx(report.saturation["drift"])
-    assert metrics["saturation/train/drift"] == 1.0  # of one window nothing is known
+    assert metrics["saturation/train/layers/change"] == pytest.approx(report.saturation["change"])
+    assert metrics["saturation/train/change"] == 0.0
 
 
 def test_layers_come_in_the_order_in_which_they_run():
@@ -356,7 +353,7 @@ def test_a_second_fit_goes_on():
     done.fit_loop.max_epochs = 3
     done.fit(model, batches())
     assert [report.epoch for report in monitor.reports] == [0, 1, 2]
-    assert len(monitor.plateaus["train"]) == 2  # those since fitting started
+    assert len(monitor.settling["train"]) == 2  # those since fitting started
 
 
 # Learning rates
@@ -388,11 +385,11 @@ def test_learning_rates_of_windows_of_steps():
 
 
 def test_a_change_of_learning_rate_starts_the_count_again():
-    """Nothing moves here, so a window has settled as soon as three of one regime are there."""
+    """Nothing moves here, so the profile has settled two windows after the first three of one regime."""
     monitor = SaturationMonitor()
-    fit(stepping([5]), monitor, SaturationStopping(window=3, patience=100), max_epochs=10)
-    settled = [plateau.converged for plateau in monitor.plateaus["train"]]
-    assert settled == [False, False, True, True, True, False, False, True, True, True]
+    fit(stepping([5]), monitor, SaturationStopping(window=3, patience=2, min_epochs=99), max_epochs=10)
+    settled = [window.converged for window in monitor.settling["train"]]
+    assert settled == [False, False, False, False, True, False, False, False, False, True]
 
 
 @pytest.mark.parametrize(("run", "stage"), [("validate", "val"), ("test", "test")])

@@ -112,43 +112,17 @@ def test_the_table_says_what_a_reader_must_know():
     assert "fewer samples" not in rows["a"]
 
 
-def history(*values, rates=None, **options):
+def history(*values, **options):
     reports = []
     for index, value in enumerate(values):
         statistics = replace(layer(1, 1), continuous_saturation=value)
-        lr = (rates[index],) if rates else (0.1,)
-        reports.append(SaturationReport({"a": statistics}, stage="train", epoch=index, learning_rates=lr, **options))
+        reports.append(SaturationReport({"a": statistics}, stage="train", epoch=index, **options))
     return reports
 
 
-def test_a_series_holds_the_continuous_values_oldest_first():
+def test_a_series_holds_a_value_for_every_report_oldest_first():
     assert saturation_series(history(0.1, 0.2, 0.3), ["a"]) == {"a": [0.1, 0.2, 0.3]}
-    assert saturation_series(history(0.1), ["a", "elsewhere"]) == {"a": [0.1], "elsewhere": []}
+    series = saturation_series(history(0.1, math.nan), ["a", "elsewhere"])
+    assert series["a"] == pytest.approx([0.1, math.nan], nan_ok=True)
+    assert series["elsewhere"] == pytest.approx([math.nan, math.nan], nan_ok=True)
     assert saturation_series([], ["a"]) == {"a": []}
-
-
-def test_partial_windows_and_missing_values_are_left_out():
-    reports = history(0.1, math.nan, 0.3, 0.4)
-    reports[2] = replace(reports[2], partial=True)
-    assert saturation_series(reports, ["a"]) == {"a": [0.1, 0.4]}
-
-
-@pytest.mark.parametrize(
-    ("rates", "expected"),
-    [
-        ([0.1, 0.1, 0.1, 0.1], [1, 2, 3, 4]),
-        ([0.1, 0.1, 0.01, 0.01], [3, 4]),
-        ([0.1, 0.01, 0.1, 0.1], [3, 4]),
-        ([0.1, 0.1, 0.1, 0.01], [4]),
-        ([0.1, 0.098, 0.096, 0.094], [1, 2, 3, 4]),  # a schedule that moves a little every window
-        ([0.0, 0.1, 0.1, 0.1], [2, 3, 4]),
-    ],
-)
-def test_a_change_of_learning_rate_starts_a_series_again(rates, expected):
-    assert saturation_series(history(1, 2, 3, 4, rates=rates), ["a"]) == {"a": expected}
-
-
-def test_another_number_of_parameter_groups_is_a_change():
-    reports = history(1, 2, 3)
-    reports[2] = replace(reports[2], learning_rates=(0.1, 0.1))
-    assert saturation_series(reports, ["a"]) == {"a": [3]}

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import copy
+import csv
 import math
 import pickle
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import ConcatDataset, DataLoader
 
 from lightning_saturation import SaturationMonitor, SaturationStopping
 from tests.tiny import Net, batches, data, fit, quiet
 
-pytestmark = quiet
+pytestmark = [*quiet, pytest.mark.filterwarnings("ignore:SaturationStopping cannot stop this training")]
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ pytestmark = quiet
         ({"tolerance": 0.0}, r"Expected `tolerance` in \(0, 1\], got 0.0"),
         ({"tolerance": 1.5}, r"Expected `tolerance` in \(0, 1\], got 1.5"),
         ({"tolerance": math.nan}, r"Expected `tolerance` in \(0, 1\], got nan"),
-        ({"window": 2}, "Expected `window` of at least 3, got 2"),
+        ({"window": 0}, "Expected `window` of at least 1, got 0"),
         ({"patience": 0}, "Expected `patience` of at least 1, got 0"),
     ],
 )
@@ -75,13 +77,17 @@ def epochs(model, *, monitor=None, max_epochs=12, callbacks=(), val=None, option
 
 
 def test_what_does_not_move_stops_after_window_and_patience():
-    assert epochs(Net(), window=3, patience=1) == 3
-    assert epochs(Net(), window=5, patience=1) == 5
-    assert epochs(Net(), window=3, patience=4) == 6
+    assert epochs(Net(), window=3, patience=1) == 4
+    assert epochs(Net(), window=5, patience=1) == 6
+    assert epochs(Net(), window=3, patience=4) == 7
 
 
-def test_by_default_nothing_stops_before_fourteen_windows():
-    assert epochs(Net(), max_epochs=20) == 14
+def test_by_default_nothing_stops_before_eight_windows():
+    assert epochs(Net(), max_epochs=20) == 8
+
+
+def test_no_end_of_training_is_needed():
+    assert epochs(Net(), max_epochs=-1) == 8
 
 
 @pytest.mark.parametrize("stopper_first", [False, True])
@@ -89,7 +95,7 @@ def test_by_default_nothing_stops_before_fourteen_windows():
 def test_the_order_of_callbacks_does_not_matter(stopper_first, val):
     callbacks = [SaturationMonitor(), SaturationStopping(window=3, patience=2)]
     done = fit(Net(), *callbacks[:: -1 if stopper_first else 1], max_epochs=9, val=val)
-    assert (done.current_epoch, done.global_step) == (4, 16)
+    assert (done.current_epoch, done.global_step) == (5, 20)
 
 
 def test_a_layer_that_moves_keeps_training_going():
@@ -97,8 +103,8 @@ def test_a_layer_that_moves_keeps_training_going():
 
 
 def test_the_count_starts_again_when_a_layer_moves():
-    """Epochs 0 to 5 jump; the first three that do not are 6, 7 and 8."""
-    assert epochs(Alternating(until=6), window=3, patience=2, max_epochs=30) == 10
+    """Epochs 1, 3 and 5 jump; the first that has not moved since three epochs before, nor any after it, is 9."""
+    assert epochs(Alternating(until=6), window=3, patience=2, max_epochs=30) == 11
 
 
 def test_only_watched_layers_decide():
@@ -111,7 +117,7 @@ def test_only_watched_layers_decide():
             self.spare = torch.nn.Linear(4, 6)
 
     assert epochs(Elsewhere(until=99), window=3, patience=1) == 12
-    assert epochs(Elsewhere(until=99), window=3, patience=1, layers="body.*") == 3
+    assert epochs(Elsewhere(until=99), window=3, patience=1, layers="body.*") == 4
     assert epochs(Elsewhere(until=99), window=3, patience=1, layers=["body.s*", "spare"]) == 12
 
 
@@ -125,10 +131,10 @@ def test_the_validation_stage_decides_alone():
         def validation_step(self, batch, batch_idx):
             self.loss(batch)
 
-    assert epochs(Restless(until=99), window=3, patience=1, stage="val", val=batches(16)) == 3
+    assert epochs(Restless(until=99), window=3, patience=1, stage="val", val=batches(16)) == 4
 
 
-@pytest.mark.parametrize(("stopper_first", "steps"), [(False, 5), (True, 6)])
+@pytest.mark.parametrize(("stopper_first", "steps"), [(False, 6), (True, 7)])
 def test_windows_of_steps_stop_within_an_epoch(stopper_first, steps):
     callbacks = [SaturationMonitor(every_n_train_steps=1), SaturationStopping(window=3, patience=3)]
     alike = DataLoader(ConcatDataset([data(8)] * 4), batch_size=8)
@@ -143,38 +149,32 @@ def test_a_partial_window_never_counts():
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             trainer.should_stop = trainer.current_epoch == 2 and batch_idx == 1
 
-    monitor, stopping = SaturationMonitor(), SaturationStopping(window=3, patience=1)
+    monitor, stopping = SaturationMonitor(), SaturationStopping(window=1, patience=2)
     fit(Net(), monitor, stopping, Cutting(), max_epochs=9)
     assert [report.partial for report in monitor.reports] == [False, False, True]
-    assert stopping.wait_count == 0
+    assert stopping.wait_count == 1
     assert stopping.stopping_reason_message is None
 
 
 def test_a_partial_window_never_counts_mid_epoch_either():
     """Validation within an epoch logs values so far; they are no window."""
     options = {"val_check_interval": 0.25}
-    assert epochs(Net(), window=3, patience=1, val=batches(16), options=options) == 3
+    assert epochs(Net(), window=3, patience=1, val=batches(16), options=options) == 4
 
 
-def test_a_change_of_learning_rate_starts_the_count_again():
-    class Stepping(Net):
-        def configure_optimizers(self):
-            optimizer = torch.optim.SGD(self.parameters(), lr=1e-30)
-            return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, [4], 0.5)]
-
-    assert epochs(Net(), window=3, patience=4) == 6
-    assert epochs(Stepping(), window=3, patience=4, max_epochs=20) == 10  # 4 + 6
-
-
-def test_the_reason_is_said_in_one_line(caplog):
-    stopping = SaturationStopping(window=3, patience=2)
+def test_the_reason_is_said_in_one_sentence_with_its_numbers(caplog, tmp_path):
+    stopping, logger = SaturationStopping(window=3, patience=2), CSVLogger(tmp_path)
     with caplog.at_level("INFO"):
-        fit(Net(), SaturationMonitor(), stopping, max_epochs=9)
-    said = [record.getMessage() for record in caplog.records if "Saturation has settled" in record.getMessage()]
+        fit(Net(), SaturationMonitor(), stopping, max_epochs=9, logger=logger)
+    said = [record.getMessage() for record in caplog.records if "has settled" in record.getMessage()]
     assert said == [stopping.stopping_reason_message]
-    assert "\n" not in said[0]
-    assert "after epoch 3: for 2 windows no watched layer" in said[0]
-    assert "saturation/train/drift = 0.0000" in said[0]
+    assert said[0] == (
+        "The train profile has settled after epoch 4: saturation/train/change, the mean change of the watched layers"
+        " over 3 windows, was below 0.01 for 2 windows in a row, and is 0.0000 now. Training stops."
+    )
+    logger.save()
+    rows = list(csv.DictReader((tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()))
+    assert [row["saturation/train/stopped_epoch"] for row in rows if row["saturation/train/stopped_epoch"]] == ["4.0"]
 
 
 def test_two_stoppers_for_two_monitors():
@@ -184,20 +184,20 @@ def test_two_stoppers_for_two_monitors():
         SaturationStopping(window=3, patience=2, name="slow", stage="val"),
     ]
     done = fit(Net(), *monitors, *stoppers, val=batches(16), max_epochs=12)
-    assert done.current_epoch == 4
-    assert [stopper.stopped_epoch for stopper in stoppers] == [0, 3]
+    assert done.current_epoch == 5
+    assert [stopper.stopped_epoch for stopper in stoppers] == [0, 4]
 
 
 def test_a_second_fit_starts_the_count_again():
     monitor, stopping = SaturationMonitor(), SaturationStopping(window=3, patience=2)
     done = fit(Net(), monitor, stopping, max_epochs=9)
-    assert done.current_epoch == 4
-    done.fit(done.lightning_module, batches())  # the history goes on, so each window has settled
-    assert done.current_epoch == 6
-    assert fit(Net(), monitor, stopping, max_epochs=9).current_epoch == 4
+    assert done.current_epoch == 5
+    done.fit(done.lightning_module, batches())  # the history goes on, so each window is calm
+    assert done.current_epoch == 7
+    assert fit(Net(), monitor, stopping, max_epochs=9).current_epoch == 5
 
 
 def test_stoppers_copy_and_pickle():
     stopping = SaturationStopping(window=3, patience=2)
     for other in (copy.deepcopy(stopping), pickle.loads(pickle.dumps(stopping))):
-        assert fit(Net(), SaturationMonitor(), other, max_epochs=9).current_epoch == 4
+        assert fit(Net(), SaturationMonitor(), other, max_epochs=9).current_epoch == 5

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lightning_saturation.capture.coverage import ENOUGH
 from lightning_saturation.drawing.records import record
-from lightning_saturation.drawing.text_table import number, table
+from lightning_saturation.drawing.tabulated import Table, Tabulated
+from lightning_saturation.drawing.text_table import number
 from lightning_saturation.saturation.report import rules
 from lightning_saturation.saturation.report.blocks import Blocks, blocks_of
 from lightning_saturation.saturation.report.diagnosis import Diagnosis, listed
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SaturationReport:
+class SaturationReport(Tabulated):
     """Saturation of every layer over one window, layers in the order in which they run.
 
     ``epoch`` counts from 0, ``step`` is the number of optimizer steps taken when the window closed. ``output_layers``
@@ -171,7 +172,11 @@ class SaturationReport:
 
         return verdict_figure([self])
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        where = f"{self.stage}, epoch {self.epoch}"
+        return f"SaturationReport({where}, {len(self.layers)} layers, average {number(self.average)})"
+
+    def _table(self) -> Table:
         head = ("layer", "features", "samples", "dimension", "saturation", "effective rank", "")
         rows = [_row(name, layer, name in self.output_layers) for name, layer in self.layers.items()]
         title = f"Saturation ({self.stage}, epoch {self.epoch}, step {self.step}): average {number(self.average)}"
@@ -184,7 +189,7 @@ class SaturationReport:
         if all(kinds.values()):
             seen.append(f"Rows are positions, not samples, in {listed(tuple(kinds['positions']))}")
         missing = [f"{name} is left out: {reason}" for name, reason in self.left_out.items()]
-        return "\n".join([title, *seen, *table(head, rows), *missing])
+        return Table(title, head, rows, {4: list(self.saturation.values())}, seen, missing)
 
 
 def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:
