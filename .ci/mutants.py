@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from places import places
@@ -81,20 +82,11 @@ def in_fork(path: Path, text: bytes | None, tests: list[str], seconds: float, no
 def _test(path: Path, text: bytes | None, tests: list[str], note: Path, skip: set[str]) -> int:
     import pytest
 
-    changed, loader = str(path.resolve()), importlib.machinery.SourceFileLoader
-    read, write = loader.get_data, loader.set_data
-
-    def get_data(self: object, name: str) -> bytes:
-        if text is not None and name == changed:
-            return text
-        if text is not None and name.endswith(".pyc") and f"{path.stem}." in name:
-            raise OSError
-        return read(self, name)
-
-    loader.get_data = get_data
-    loader.set_data = lambda self, name, data, **options: (
-        None if name.endswith(".pyc") and f"{path.stem}." in name else write(self, name, data, **options)
-    )
+    if text is not None:
+        try:
+            _change(path, text)
+        except BaseException:  # it does not even load
+            return 1
     order = json.loads(note.read_text()) if note.exists() else {}
     seen: dict[str, float] = {}
 
@@ -102,15 +94,42 @@ def _test(path: Path, text: bytes | None, tests: list[str], note: Path, skip: se
         def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
             items[:] = sorted((i for i in items if i.nodeid not in skip), key=lambda i: order.get(i.nodeid, 0.0))
 
-        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-            seen[report.nodeid] = seen.get(report.nodeid, 0.0) + report.duration
+        @pytest.hookimpl(hookwrapper=True)
+        def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+            begin = time.process_time()
+            yield
+            seen[item.nodeid] = time.process_time() - begin
 
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=--import-mode=importlib"]
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # what is imported already is not tested here
     code = int(pytest.main([*options, "--doctest-modules", *tests], plugins=[Plugin()]))
     if text is None:
         note.write_text(json.dumps(seen))
     return code
+
+
+def _change(path: Path, text: bytes) -> None:
+    """Load the module at ``path`` anew from ``text``, and put what is in it wherever the old one is known."""
+    name, changed = ".".join(path.with_suffix("").parts), str(path.resolve())
+    loader = importlib.machinery.SourceFileLoader
+    read = loader.get_data
+
+    def get_data(self: object, file: str) -> bytes:
+        if file.endswith(".pyc"):
+            raise OSError  # of the unchanged file
+        return text if file == changed else read(self, file)
+
+    loader.get_data, loader.set_data = get_data, lambda *_, **__: None
+    old = sys.modules.pop(name)
+    new = importlib.import_module(name)
+    loader.get_data = read
+    values = {id(value): vars(new)[key] for key, value in vars(old).items() if key in vars(new) and key[:2] != "__"}
+    values[id(old)] = new
+    for module in [m for n, m in sys.modules.items() if n.startswith(f"{PACKAGE}") and m is not new]:
+        for key, value in list(vars(module).items()):
+            known = id(value) in values and not isinstance(value, int | str | type(None))
+            if known or vars(old).get(key) is value:
+                setattr(module, key, values.get(id(value), value))
 
 
 def main() -> int:
@@ -119,11 +138,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=300, help="mutants in the sample (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: %(default)s)")
     parser.add_argument("--only", default="", help="rooms or files that begin so")
-    parser.add_argument("--longest", type=float, default=5.0, help="seconds; longer tests are left out")
+    parser.add_argument("--longest", type=float, default=5.0, help="processor seconds; longer tests are left out")
     arguments = parser.parse_args()
-    for name in ("torch", "pytest", "hypothesis", "jaxtyping", "beartype", "numpy", "scipy", "sklearn", "lightning"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)  # once, here, and not in each fork
+    sys.path.insert(0, ".")
+    for name in ("tests.conftest", str(PACKAGE), f"{PACKAGE}.functional", "sklearn.datasets", "sklearn.linear_model"):
+        importlib.import_module(name)  # once, here, and not in each fork
     everything = [(name, place) for name in TESTS for place in places(PACKAGE / name)]
     sample = random.Random(arguments.seed).sample(everything, min(arguments.count, len(everything)))
     chosen = sorted(pair for pair in sample if pair[0].startswith(arguments.only))

@@ -12,6 +12,7 @@ from lightning_saturation.dimension.monitor import DimensionMonitor
 from lightning_saturation.dimension.report import DimensionReport
 from lightning_saturation.freezing.freezing import FreezeTraining
 from lightning_saturation.matching.measure import match_networks
+from lightning_saturation.matching.patches import UnitPatches, strongest_patches
 from lightning_saturation.matching.report import ConvergentLearning
 from lightning_saturation.operators.measure import measure_spectrum
 from lightning_saturation.operators.monitor import SpectrumMonitor
@@ -53,6 +54,7 @@ __all__ = [
     "SpectrumMonitor",
     "SpectrumReport",
     "TwoNN",
+    "UnitPatches",
     "capture",
     "compare_representations",
     "compress",
@@ -64,4 +66,5 @@ __all__ = [
     "register_layer",
     "replay",
     "select_layers",
+    "strongest_patches",
 ]

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_saturation.arguments import check_count
 from lightning_saturation.capture.compiled import forget_compiled
 from lightning_saturation.capture.evaluation import Forward
 from lightning_saturation.capture.features import Neighbour, features_dim
 from lightning_saturation.capture.kinds import kind_of
 from lightning_saturation.capture.select import layout_of, select_layers
 from lightning_saturation.compression.outputs import output_moments
-from lightning_saturation.compression.subspace import Basis, Size, Subspace, check_basis, subspace
+from lightning_saturation.compression.subspace import Basis, Size, Subspace, check_basis, onto_neurons, subspace
 
 
 @contextmanager
@@ -28,6 +29,7 @@ def project_outputs(
     ranks: int | Mapping[str, int] | None = None,
     keep: float | None = None,
     basis: Basis = "pca",
+    neurons: int | None = None,
     reference: nn.Module | None = None,
     layers: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
@@ -51,6 +53,8 @@ def project_outputs(
         basis: ``"pca"``, or ``"svcca"`` for the directions that correlate most with ``reference`` (None: with the
             model's output); ``"active"`` for the neurons of largest mean square output and ``"random"`` for neurons
             drawn from ``seed``, which hold the others at their mean.
+        neurons: hold all but so many neurons at their mean after that: those of which the directions predict the
+            largest share. How many it takes says how far the directions are spread over neurons.
         reference: a network with layers of the same names.
         layers: names or globs, None for all; see :func:`select_layers`.
         exclude: names or globs to leave alone.
@@ -62,8 +66,8 @@ def project_outputs(
     Raises:
         ValueError: as :func:`compress` does.
 
-    Source: Raghu et al., *SVCCA*, section 2.1 and figures 2 and 3; Shenk et al., *Spectral Analysis of Latent
-    Representations*, section 3.2.
+    Source: Raghu et al., *SVCCA*, section 2.1, figures 2 (2b for ``neurons``) and 3; Shenk et al., *Spectral Analysis
+    of Latent Representations*, section 3.2.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> with project_outputs(model, torch.randn(5, 50, 4), 0.99) as ranks:
@@ -72,6 +76,7 @@ def project_outputs(
     """
     size = Size(ranks, delta, keep).check()
     check_basis(basis)
+    check_count("neurons", neurons, optional=True)
     chosen = {
         name: module
         for name, module in select_layers(model, layers, exclude).items()
@@ -92,6 +97,8 @@ def project_outputs(
         name: subspace(moment, size.of(name, moment.pair.xx), basis=basis, seed=seed)
         for name, moment in moments.items()
     }
+    if neurons is not None:
+        spaces = {name: onto_neurons(space, moments[name], neurons) for name, space in spaces.items()}
     handles = []
     try:
         for name, space in spaces.items():

@@ -101,6 +101,22 @@ def subspace(moments: OutputMoments, rank: int, *, basis: Basis, seed: int = 0) 
     return Subspace(moments.mean, picked, picked.T)
 
 
+def onto_neurons(space: Subspace, moments: OutputMoments, count: int) -> Subspace:
+    """Return ``space`` with all but ``count`` neurons held at their mean, those that lie in it with most of their own.
+
+    A neuron's share is that of its variance which the subspace predicts; one that never varies has none.
+
+    Source: Raghu et al., *SVCCA*, 2017, figure 2b.
+    """
+    scatter = moments.pair.xx
+    predicted = ((space.encode.T @ scatter @ space.encode) @ space.decode * space.decode).sum(0)
+    share = predicted / torch.where(scatter.diagonal() > 0, scatter.diagonal(), torch.inf)
+    chosen = share.argsort(descending=True)[:count]
+    kept = torch.zeros_like(share)
+    kept[chosen] = 1
+    return Subspace(space.centre, space.encode, space.decode * kept)
+
+
 def _principal(scatter: Tensor, rank: int) -> Tensor:
     vectors: Tensor = torch.linalg.eigh(scatter).eigenvectors
     return vectors.flip(1)[:, :rank]

@@ -49,12 +49,14 @@ def sparse_mapping(
     y: Float[Tensor, "y_samples y_units"] | None = None,
     *,
     decay: float | int | Sequence[float | int],
+    held_out: PairMoments | None = None,
 ) -> SparseMapping:
     """Return the lasso maps from units of ``x`` to units of ``y`` for one or several L1 penalties ``decay`` at once.
 
     All units are standardised; each map minimises ``½ mean (y − x w)² + decay ‖w‖₁`` over the samples for every unit of
     ``y``, from the moments alone, so that the number of samples does not matter once they are taken. Decay 0 is least
-    squares of least norm. ``x`` and ``y`` are rows of the same samples, or ``x`` holds their moments. Raises
+    squares of least norm. ``x`` and ``y`` are rows of the same samples, or ``x`` holds their moments. With ``held_out``
+    the loss is that of the same weights on other samples, whose units are standardised by themselves. Raises
     ``ValueError`` for a negative or infinite decay.
 
     Source: Li et al., *Convergent learning*, 2016, section 4, table 1.
@@ -67,17 +69,24 @@ def sparse_mapping(
     if not all(0 <= d < math.inf for d in decays):
         raise ValueError(f"Expected finite, non-negative `decay`, got {decay}.")
     pair = as_pair(x, y)
-    gram = unit_correlation(Moments(pair.samples, pair.xx.diagonal(), pair.xx))
-    target = unit_correlation(pair)
+    gram, target = _standardised(pair)
     found: dict[float, Tensor] = {0.0: _least_squares(gram, target)} if 0 in decays else {}
     warm = torch.zeros_like(target)
     for penalty in sorted({d for d in decays if d > 0}, reverse=True):
         warm = found[penalty] = _lasso(gram, target, penalty, warm)
     weights = torch.stack([found[d] for d in decays])
-    varies = pair.yy.diagonal() > 0
+    judge = pair if held_out is None else held_out
+    if held_out is not None:
+        gram, target = _standardised(held_out)
+    varies = judge.yy.diagonal() > 0
     errors = torch.stack([_half_error(gram, target, w) for w in weights])[:, varies]
     penalties = torch.tensor(decays, dtype=torch.float64, device=gram.device)
     return SparseMapping(penalties, errors.mean(1), weights)
+
+
+def _standardised(pair: PairMoments) -> tuple[Tensor, Tensor]:
+    """Return the products of the units of ``x`` with each other and with those of ``y``, all of unit variance."""
+    return unit_correlation(Moments(pair.samples, pair.xx.diagonal(), pair.xx)), unit_correlation(pair)
 
 
 def _half_error(gram: Tensor, target: Tensor, weights: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_saturation.capture.evaluation import Forward
 from lightning_saturation.capture.pooling import Pooling, check_pooling
-from lightning_saturation.covariance.moments import Moments, ShiftedSums, add_rows, empty_sums, from_sums
+from lightning_saturation.covariance.moments import Moments, ShiftedSums, add_rows, empty_sums, from_sums, merge_moments
 from lightning_saturation.matching.lasso import sparse_mapping
 from lightning_saturation.matching.report import ConvergentLearning, LayerMatch
 from lightning_saturation.matching.units import match_units, unit_correlation
@@ -30,6 +31,7 @@ def match_networks(
     exclude: Sequence[str] = (),
     pooling: Pooling = "positions",
     decay: Sequence[float] = DECAYS,
+    held_out: bool = False,
     max_batches: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -42,12 +44,17 @@ def match_networks(
     in ``decay``: all from one pass over ``batches``, whatever their number. A channel at every position is a sample of
     its unit, unless ``pooling`` says otherwise. ``forward(model, batch)`` runs models that take more than one tensor.
 
+    With ``held_out``, partners and mappings are found on every other sample, and their correlations and losses are
+    those on the rest, which flatters neither; correlations within and between the networks are of all samples still.
+
     Raises ``ValueError`` for unknown layers, no layer in common, maps of different size in one layer, or no batch.
 
     Source: Li et al., *Convergent learning*, 2016, sections 2 to 4 and table 1.
     """
     as_maps = check_pooling(pooling) == "positions"
-    sums: dict[str, tuple[ShiftedSums, int]] = {}
+    halves: dict[str, list[ShiftedSums]] = {}
+    units: dict[str, int] = {}
+    samples = 0
     outputs = outputs_of(
         [model_a, model_b],
         batches,
@@ -61,13 +68,22 @@ def match_networks(
     )
     for first, second in outputs:
         for name in [name for name in first if name in second]:
-            x, y = _rows(name, first[name], second[name])
-            if name not in sums:
-                sums[name] = empty_sums(x.shape[1] + y.shape[1], device=x.device), x.shape[1]
-            add_rows(sums[name][0], torch.cat([x, y.to(x.device)], dim=1))
-    if not sums:
+            parts = [slice(None)] if not held_out else [slice(samples % 2, None, 2), slice((samples + 1) % 2, None, 2)]
+            for half, part in enumerate(parts):
+                x, y = _rows(name, first[name][part], second[name][part])
+                units[name] = x.shape[1]
+                kept = halves.setdefault(name, [])
+                if half == len(kept):
+                    kept.append(empty_sums(x.shape[1] + y.shape[1], device=x.device))
+                add_rows(kept[half], torch.cat([x, y.to(x.device)], dim=1))
+        samples += max((len(output) for output in first.values()), default=0)
+    if not halves:
         raise ValueError("Expected `batches` with at least one batch that reaches a layer of both models, got none.")
-    return ConvergentLearning({name: _match(from_sums(kept), units, decay) for name, (kept, units) in sums.items()})
+    if held_out and samples < 2:
+        raise ValueError("Expected at least two samples to hold one out, got one.")
+    return ConvergentLearning(
+        {name: _match([from_sums(half) for half in kept], units[name], decay) for name, kept in halves.items()}
+    )
 
 
 def _rows(name: str, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,15 +94,19 @@ def _rows(name: str, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return view(first, size=size, method="svcca")[0], view(second, size=size, method="svcca")[0]
 
 
-def _match(joint: Moments, units: int, decay: Sequence[float]) -> LayerMatch:
-    pair = split_moments(Moments(*(part.cpu() for part in joint)), x_features=units)
-    between = unit_correlation(pair)
+def _match(halves: Sequence[Moments], units: int, decay: Sequence[float]) -> LayerMatch:
+    """Return the match of one layer from the joint moments of all samples, or of those to fit and those to judge by."""
+    halves = [Moments(*(part.cpu() for part in half)) for half in halves]
+    fit, judge = (split_moments(half, x_features=units) for half in (halves[0], halves[-1]))
+    pair = split_moments(reduce(merge_moments, halves), x_features=units)
     own = tuple(unit_correlation(Moments(pair.samples, own.diagonal(), own.contiguous())) for own in (pair.xx, pair.yy))
+    chosen_by = unit_correlation(fit)
+    seen_in = unit_correlation(judge) if len(halves) > 1 else None
     return LayerMatch(
         within=(own[0], own[1]),
-        between=between,
-        bipartite=match_units(between, method="bipartite"),
-        semi=match_units(between, method="semi"),
-        mapping=sparse_mapping(pair, decay=list(decay)),
+        between=unit_correlation(pair),
+        bipartite=match_units(chosen_by, method="bipartite", held_out=seen_in),
+        semi=match_units(chosen_by, method="semi", held_out=seen_in),
+        mapping=sparse_mapping(fit, decay=list(decay), held_out=judge if len(halves) > 1 else None),
         samples=int(pair.samples),
     )

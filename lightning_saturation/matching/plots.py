@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from torch import Tensor
 
+    from lightning_saturation.matching.patches import UnitPatches
     from lightning_saturation.matching.report import ConvergentLearning, LayerMatch
 
 
@@ -99,4 +100,30 @@ def loss_figure(learning: ConvergentLearning) -> Figure:
     axes.set_ylim(0, 0.53)
     axes.set_title("Predicting network 2 from few units of network 1", fontsize=10)
     axes.legend(fontsize=canvas.LABEL_SIZE)
+    return figure
+
+
+def patch_figure(patches: UnitPatches, other: UnitPatches | None = None) -> Figure:
+    """Return the patches of each unit in a row, and those of the unit of ``other`` that it goes with beside them.
+
+    Each patch has grey or colours of its own range, as weak and strong answers are to be seen alike.
+
+    Source: Li et al., *Convergent learning*, 2016, figures 2 and 5.
+    """
+    sides = [patches] if other is None else [patches, other]
+    width = max(len(row) for side in sides for row in side.patches)
+    figure = canvas.new_figure(0.62 * (width * len(sides) + 2), 0.72 * len(patches.units) + 0.5)
+    panes = figure.subfigures(1, len(sides), squeeze=False)[0]
+    for pane, side, number in zip(panes, sides, (1, 2), strict=False):
+        axes = pane.subplots(len(side.units), width, squeeze=False)
+        pane.suptitle(side.layer if other is None else f"{side.layer}, network {number}", fontsize=10)
+        for row, unit, own in zip(axes, side.units, side.patches, strict=True):
+            for cell in row:
+                cell.set_axis_off()
+            row[0].text(-0.15, 0.5, str(unit), ha="right", va="center", fontsize=8, transform=row[0].transAxes)
+            for cell, patch in zip(row, own, strict=False):
+                low, high = patch.image.aminmax()
+                image = (patch.image - low) / (high - low).clamp(min=1e-12)
+                shown = image.movedim(0, -1) if len(image) == 3 else image.mean(0)
+                cell.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     return figure

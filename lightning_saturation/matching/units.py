@@ -59,13 +59,16 @@ def match_units(
     *,
     method: Literal["bipartite", "semi"] = "bipartite",
     exclude_self: bool = False,
+    held_out: Float[Tensor, "x_units y_units"] | None = None,
 ) -> Matching:
     """Return which unit of ``y`` goes with which unit of ``x``, given their ``correlation``.
 
     ``"bipartite"`` is the one-to-one assignment with the largest sum of correlations; ``"semi"`` gives
     every unit its best partner, in both directions. ``exclude_self`` keeps a unit from being its own partner, for a
-    correlation within one network. Raises ``ValueError`` for another method, NaN, or ``exclude_self`` of a matrix that
-    is not square.
+    correlation within one network. With ``held_out``, the correlations of the same units over other samples, partners
+    are still those of ``correlation``, and their correlations come from there: the best of many is flattered by what
+    it was chosen by. Raises ``ValueError`` for another method, NaN, ``exclude_self`` of a matrix that is not square, or
+    ``held_out`` of another shape.
 
     Source: Li et al., *Convergent learning*, 2016, sections 3.1 and 3.2.
 
@@ -78,13 +81,28 @@ def match_units(
         raise ValueError(f"Expected `method` 'bipartite' or 'semi', got {method!r}.")
     if correlation.isnan().any():
         raise ValueError("Expected a `correlation` without NaN.")
+    if held_out is not None and held_out.shape != correlation.shape:
+        raise ValueError(
+            f"Expected `held_out` of the shape of `correlation`, {tuple(correlation.shape)}, got"
+            f" {tuple(held_out.shape)}."
+        )
     scores = correlation.detach().double()
     if exclude_self:
         if scores.shape[0] != scores.shape[1]:
             raise ValueError(f"Expected a square `correlation` with `exclude_self`, got {tuple(scores.shape)}.")
         # Correlations lie in [−1, 1]: any assignment that avoids the diagonal beats one that does not.
         scores = scores.clone().fill_diagonal_(-2.0 * (len(scores) + 1))
-    return _semi(scores) if method == "semi" else _bipartite(scores)
+    found = _semi(scores) if method == "semi" else _bipartite(scores)
+    return found if held_out is None else _seen_in(held_out.detach().double(), found)
+
+
+def _seen_in(correlation: Tensor, found: Matching) -> Matching:
+    """Return the partners of ``found`` with their ``correlation``."""
+    values = []
+    for partners, matrix in ((found.y_partner, correlation), (found.x_partner, correlation.T)):
+        own = matrix.gather(1, partners.clamp(min=0)[:, None])[:, 0]
+        values.append(torch.where(partners >= 0, own, torch.nan))
+    return Matching(found.y_partner, values[0], found.x_partner, values[1])
 
 
 def _semi(scores: Tensor) -> Matching:

@@ -47,6 +47,27 @@ def test_all_directions_are_the_network_itself(basis):
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_neurons_that_lie_in_the_directions_are_kept_and_the_others_held_at_their_mean():
+    """Figure 2b of SVCCA: one direction may need many neurons."""
+    model = network()
+    plain = model[:7](DATA).detach().double()
+    centred = plain - plain.mean(0)
+    direction = torch.linalg.svd(centred, full_matrices=False).Vh[:1]
+    projected = centred @ direction.T @ direction
+    shares = projected.square().sum(0) / centred.square().sum(0)
+    kept = shares.argsort(descending=True)[:7]
+    with project_outputs(model, [DATA], ranks=1, layers=["6"], neurons=7) as ranks:
+        found = model[:7](DATA).detach().double() - plain.mean(0)
+    assert ranks == {"6": 1}
+    expected = torch.zeros_like(projected)
+    expected[:, kept] = projected[:, kept]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    with project_outputs(model, [DATA], ranks=1, layers=["6"], neurons=30):
+        torch.testing.assert_close(model[:7](DATA).detach().double() - plain.mean(0), projected, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="`neurons` of at least 1 or None, got 0"):
+        project_outputs(model, [DATA], ranks=1, neurons=0).__enter__()
+
+
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_principal_directions_leave_the_least_error(rank):
     model = network()

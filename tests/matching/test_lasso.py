@@ -156,3 +156,18 @@ def test_bad_decay(decay):
     x, y = (torch.from_numpy(rows) for rows in units(4))
     with pytest.raises(ValueError, match="finite, non-negative `decay`"):
         sparse_mapping(x, y, decay=decay)
+
+
+def test_held_out_samples_are_predicted_with_weights_that_never_saw_them():
+    x, y = units(8, samples=90)
+    y[60:] = np.roll(y[60:], 1, axis=0)  # what was learned does not hold there
+    fit, other = (
+        pair_moments(torch.from_numpy(x[part]), torch.from_numpy(y[part])) for part in ([*range(60)], slice(60, 90))
+    )
+    seen = sparse_mapping(fit, decay=[0.0, 0.01])
+    found = sparse_mapping(fit, decay=[0.0, 0.01], held_out=other)
+    assert torch.equal(found.weights, seen.weights)
+    a, b = standardised(x[60:]), standardised(y[60:])
+    for loss, weights in zip(found.loss, found.weights, strict=True):
+        np.testing.assert_allclose(loss, 0.5 * np.mean((b - a @ weights.numpy()) ** 2), rtol=1e-9)
+    assert (found.loss > 2 * seen.loss).all()

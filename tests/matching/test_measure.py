@@ -58,6 +58,31 @@ def test_numbers_are_those_of_the_activations():
     np.testing.assert_allclose(pooled.between, np.corrcoef(means[0].T, means[1].T)[:5, 5:], atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [60, 7, 1])
+def test_every_other_sample_is_held_out_however_they_come(batch):
+    """Networks that share nothing seem to, on the samples that partners and mappings were chosen by."""
+    model, other, data = network(0), network(1), images()
+    options = {"layers": ["4"], "decay": [0.0], "progress": False}
+    found = match_networks(model, other, data.split(batch), held_out=True, **options).layers["4"]
+    fit = match_networks(model, other, [data[::2]], **options).layers["4"]
+    with torch.no_grad():
+        rows = [m(data[1::2]).double() for m in (model, other)]
+    between = torch.from_numpy(np.corrcoef(rows[0].T.numpy(), rows[1].T.numpy()))[:4, 4:]
+    assert torch.equal(found.bipartite.y_partner, fit.bipartite.y_partner)
+    torch.testing.assert_close(
+        found.bipartite.y_correlation, between[range(4), fit.bipartite.y_partner], atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(found.mapping.weights, fit.mapping.weights, atol=1e-5, rtol=0)
+    x, y = ((r - r.mean(0)) / r.std(0, correction=0) for r in rows)
+    loss = 0.5 * (y - x @ fit.mapping.weights[0]).square().mean()
+    torch.testing.assert_close(found.mapping.loss[0], loss, atol=1e-5, rtol=0)
+    whole = match_networks(model, other, [data], **options).layers["4"]
+    torch.testing.assert_close(found.between, whole.between)
+    assert found.samples == whole.samples == 60
+    with pytest.raises(ValueError, match="at least two samples to hold one out"):
+        match_networks(model, other, [data[:1]], held_out=True, **options)
+
+
 def test_table_and_pictures():
     found = match_networks(network(0), network(1), [images()], decay=[0.0, 0.1], progress=False)
     assert "loss at decay 0.1" in str(found)

@@ -108,6 +108,21 @@ def test_rounding_takes_no_correlation_beyond_one():
     assert float(unit_correlation(Moments(torch.tensor(3), torch.zeros(2).double(), scatter)).max()) == 1.0
 
 
+@pytest.mark.parametrize("method", ["bipartite", "semi"])
+def test_partners_are_those_of_one_correlation_and_their_values_those_of_the_other(method):
+    chosen = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.0, 0.3]])
+    seen = torch.tensor([[0.5, -0.1], [0.4, 0.3], [0.1, -0.2]], dtype=torch.float64)
+    alone, found = match_units(chosen, method=method), match_units(chosen, method=method, held_out=seen)
+    assert torch.equal(found.y_partner, alone.y_partner)
+    assert torch.equal(found.x_partner, alone.x_partner)
+    for unit, partner in enumerate(found.y_partner.tolist()):
+        expected = seen[unit, partner] if partner >= 0 else torch.tensor(torch.nan, dtype=torch.float64)
+        torch.testing.assert_close(found.y_correlation[unit], expected, equal_nan=True)
+    assert found.x_correlation.tolist() == [float(seen[unit, of]) for of, unit in enumerate(found.x_partner.tolist())]
+    with pytest.raises(ValueError, match=r"`held_out` of the shape of `correlation`, \(3, 2\), got \(2, 3\)"):
+        match_units.__wrapped__(chosen, method=method, held_out=seen.T)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="`method` 'bipartite' or 'semi', got 'greedy'"):
         match_units.__wrapped__(torch.eye(2), method="greedy")
