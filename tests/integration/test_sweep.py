@@ -64,7 +64,7 @@ def test_a_sweep_with_its_agent_and_one_trial_that_the_server_stops(tmp_path):
     assert 1 <= len(_rows(stopped, "val/accuracy")) < 5000
 
     for record in (whole, stopped):
-        layers = [key for key in record["summary"] if key.startswith("saturation/train/network.")]
+        layers = [key for key in record["summary"] if key.startswith("saturation/train/layers/network.")]
         assert len(layers) == 3
         assert 0 < record["summary"]["saturation/train/average"] <= 1
         table = record["summary"]["saturation/table"]

@@ -16,6 +16,7 @@ from lightning_saturation.drawing.records import record
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.drawing.text_table import number
 from lightning_saturation.saturation.report import rules
+from lightning_saturation.saturation.report.blocks import Blocks, blocks_of
 from lightning_saturation.saturation.report.diagnosis import Diagnosis, listed
 from lightning_saturation.saturation.report.layer import NUMBERS, LayerStatistics
 from lightning_saturation.saturation.report.widths import WidthEstimates, estimate_widths
@@ -101,6 +102,19 @@ class SaturationReport(Tabulated):
         known |= {key: tuple(known[key]) for key in ("output_layers", "learning_rates", "masked") if key in known}
         layers = {name: LayerStatistics.from_numbers(layer) for name, layer in state.get("layers", {}).items()}
         return cls(layers=layers, **known)
+
+    def by_block(self, depth: int | None = None) -> Blocks:
+        """Return mean, lowest and highest saturation by block of layers, in the order in which they run.
+
+        A block is what names begin with, up to the first number in them behind what all share (``encoder.layer.3``), or
+        the first part where there is none; or up to ``depth`` parts behind what all share. Output layers and layers
+        without data are in a block, and in no number of it. Raises ``ValueError`` for a ``depth`` below 1.
+
+        >>> layer = LayerStatistics(4, 9, 1, 0.25, 0.2, 1, 1, 1, 1)
+        >>> list(SaturationReport(dict.fromkeys(["net.0.a", "net.0.b", "net.1.a"], layer)).by_block())
+        ['net.0', 'net.1']
+        """
+        return blocks_of(self, depth=depth)
 
     def diagnose(
         self,
