@@ -51,11 +51,11 @@ def early_stopping(patience: int) -> Rule:
     return stop
 
 
-def loss_plateau(run: dict[str, Any]) -> int | None:
-    """Return where the training loss has fallen by less than 5 % in 5 epochs, three epochs in a row."""
+def loss_plateau(run: dict[str, Any], *, fall: float = 0.05) -> int | None:
+    """Return where the training loss has fallen by less than ``fall`` in 5 epochs, three epochs in a row."""
     losses, calm = [row["train/loss"] for row in run["rows"]], 0
     for epoch in range(5, len(losses)):
-        calm = calm + 1 if losses[epoch] >= 0.95 * losses[epoch - 5] else 0
+        calm = calm + 1 if losses[epoch] >= (1 - fall) * losses[epoch - 5] else 0
         if calm == 3:
             return epoch
     return None

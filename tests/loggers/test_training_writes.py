@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import wandb
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from torch import nn
 
 from lightning_saturation import SaturationMonitor
 from tests.loggers.runs import BATCHES, Net, quiet_lightning, train
@@ -67,10 +69,12 @@ def test_scalars_and_media_share_the_axis_of_lightning(new_logger, offline_runs)
     assert steps(run, "val_loss") == ends
     for stage in ("train", "val"):
         reports = [report for report in monitor.reports if report.stage == stage]
-        for key in (*LAYERS, "average", "converged"):
+        for key in (*(f"layers/{layer}" for layer in LAYERS), "average", "converged"):
             assert steps(run, f"saturation/{stage}/{key}") == ends
         for layer in LAYERS:
-            charted = [row[f"saturation/{stage}/{layer}"] for row in run.rows(f"saturation/{stage}/{layer}")]
+            charted = [
+                row[f"saturation/{stage}/layers/{layer}"] for row in run.rows(f"saturation/{stage}/layers/{layer}")
+            ]
             assert charted == [report.saturation[layer] for report in reports]
         assert [row["epoch"] for row in run.rows(f"saturation/{stage}/average")] == [0, 1, 2]
         assert run.summary[f"saturation/{stage}/average"] == reports[-1].average
@@ -91,6 +95,22 @@ def test_the_arguments_are_in_the_configuration(new_logger, offline_runs):
     (run,) = offline_runs()
     assert run.config["sat"] == monitor._arguments()
     assert (run.config["sat"]["delta"], run.config["sat"]["exclude"]) == (0.9, ["*.4"])
+
+
+def test_a_network_of_61_layers_leaves_a_page_that_can_be_read(new_logger, offline_runs):
+    class Deep(Net):
+        def __init__(self):
+            super().__init__()
+            hidden = [nn.Linear(8, 8) for _ in range(60)]
+            self.net = nn.Sequential(*hidden, nn.Linear(8, 3))
+
+    train([SaturationMonitor()], new_logger(), module=Deep(), epochs=2)
+    (run,) = offline_runs()
+    panels = {key for row in run.history for key in row if not key.startswith("_")}
+    layers = {key for key in panels if re.fullmatch(r"saturation/(train|val)/(layers/)?net\.\d+", key)}
+    assert len(layers) == 2 * 61
+    assert len(panels - layers) <= 30
+    assert {"saturation/train/picture", "saturation/train/average", "loss"} <= panels
 
 
 def check_media(run, monitor, *, epochs):

@@ -69,7 +69,7 @@ def usual(records: Iterable[Record], **settings: Any) -> list[Record]:
         record
         for record in records
         if all(getattr(record.settings, key) in _several(value) for key, value in settings.items())
-        and _like_the_paper(record.settings)
+        and like_the_paper(record.settings)
     ]
 
 
@@ -85,7 +85,8 @@ def _several(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, tuple | list | set) else (value,)
 
 
-def _like_the_paper(settings: Settings) -> bool:
+def like_the_paper(settings: Settings) -> bool:
+    """Return whether training, apart from network, data and seed, is that of Shenk et al."""
     own = Settings(settings.model, settings.width, settings.data, settings.seed)
     # The auto-encoder takes images as they are, in the source too.
     same = ("epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "limit")

@@ -1,0 +1,1 @@
+"""What the signals are worth and which of the papers' claims hold: tables from committed records."""
