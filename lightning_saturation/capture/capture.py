@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -205,7 +204,7 @@ class Capture:
         if self.record is None or compat.in_backward() or compat.in_transform() or compat.is_traced():
             return
         if index not in self._dropped:
-            with self.look.looking_away() if self.look.is_open else nullcontext():
+            with self.look.looking_away():
                 self._deliver_rows(self.record, index, module, output)
 
     def layout(self, name: str, output: Tensor) -> Layout:

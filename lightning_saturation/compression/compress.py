@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from lightning_saturation.capture.capture import capture
-from lightning_saturation.capture.evaluation import evaluating, run
+from lightning_saturation.capture.evaluation import Forward, evaluating, run
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.select import select_layers
+from lightning_saturation.compression.low_rank import LowRank
 from lightning_saturation.compression.outputs import output_moments
 from lightning_saturation.compression.subspace import Size, Subspace, check_basis, subspace
 
@@ -78,6 +78,7 @@ def compress(
     exclude: Sequence[str] = (),
     max_batches: int | None = None,
     device: torch.device | str | None = None,
+    forward: Forward | None = None,
 ) -> Compression:
     """Replace layers of ``model`` by two thinner ones each, and return what changed; call it to undo that.
 
@@ -101,6 +102,7 @@ def compress(
         exclude: names or globs to leave alone, such as the output layer.
         max_batches: batches to use.
         device: where to run.
+        forward: ``forward(model, batch)`` for models that take more than one tensor.
 
     Raises:
         ValueError: for none or several of ``ranks``, ``delta`` and ``keep``, values out of range, unknown layers or a
@@ -129,9 +131,9 @@ def compress(
         raise ValueError("Expected linear or ungrouped convolutional layers to compress, got none.")
     kept = list(islice(batches, max_batches))
     moments = output_moments(
-        model, kept, layers=list(chosen), reference=reference, joint=basis == "svcca", device=device
+        model, kept, layers=list(chosen), reference=reference, joint=basis == "svcca", device=device, forward=forward
     )
-    positions = _positions(model, kept[0], list(moments), device)
+    positions = _positions(model, kept[0], list(moments), device, forward)
     found: dict[str, Replaced] = {}
     originals: list[tuple[nn.Module, str, nn.Module]] = []
     others = sum(p.numel() for p in model.parameters())
@@ -149,7 +151,7 @@ def compress(
     return Compression(found, others, originals)
 
 
-def thinner(layer: Layer, space: Subspace) -> nn.Sequential:
+def thinner(layer: Layer, space: Subspace) -> LowRank:
     """Return two layers that put out what ``layer`` does, restricted to ``space``."""
     weight = layer.weight.detach().double()
     like = {"device": weight.device, "dtype": layer.weight.dtype}
@@ -167,7 +169,7 @@ def thinner(layer: Layer, space: Subspace) -> nn.Sequential:
         first.weight.copy_(torch.tensordot(encode.T, weight, 1))
         second.weight.copy_(decode.T.reshape(second.weight.shape))
         second.bias.copy_(centre + (bias - centre) @ encode @ decode)
-    pair = nn.Sequential(OrderedDict(encode=first, decode=second)).train(layer.training)
+    pair = LowRank(first, second).train(layer.training)
     return pair.requires_grad_(layer.weight.requires_grad)
 
 
@@ -183,7 +185,7 @@ def _pays(layer: Layer, rank: int) -> bool:
 
 
 def _positions(
-    model: nn.Module, batch: Any, layers: Sequence[str], device: torch.device | str | None
+    model: nn.Module, batch: Any, layers: Sequence[str], device: torch.device | str | None, forward: Forward | None
 ) -> dict[str, int]:
     """Return at how many positions of a sample each layer's weights are applied."""
     rows: dict[str, list[int]] = {name: [0, 0] for name in layers}
@@ -195,7 +197,7 @@ def _positions(
                 rows[name][slot] += len(output)
 
             with capture(model, record, layers=layers, pooling=pooling):
-                run(model, batch, home)
+                run(model, batch, home, forward=forward)
     return {name: max(1, round(positions / max(samples, 1))) for name, (positions, samples) in rows.items()}
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_saturation.capture.capture import capture
-from lightning_saturation.capture.evaluation import each_batch, run
+from lightning_saturation.capture.evaluation import Forward, each_batch, run
 from lightning_saturation.compression.subspace import OutputMoments
 from lightning_saturation.covariance.moments import ShiftedSums, add_rows, empty_sums, from_sums
 from lightning_saturation.similarity.pairs import split_moments
@@ -23,6 +23,7 @@ def output_moments(
     reference: nn.Module | None,
     joint: bool,
     device: torch.device | str | None,
+    forward: Forward | None = None,
 ) -> dict[str, OutputMoments]:
     """Return the moments of every layer's outputs, each position a sample, in evaluation mode.
 
@@ -33,7 +34,9 @@ def output_moments(
     models = [model] if reference is None or not joint else [model, reference]
     with each_batch(models, batches, device=device) as each:
         for batch, homes in each:
-            (rows, answer), *others = (_rows(m, batch, home, layers) for m, home in zip(models, homes, strict=True))
+            (rows, answer), *others = (
+                _rows(m, batch, home, layers, forward) for m, home in zip(models, homes, strict=True)
+            )
             other = others[0][0] if others else None
             for name, x in rows.items():
                 y = _other(name, x, other, answer) if joint else x[:, :0]
@@ -50,14 +53,16 @@ def output_moments(
     }
 
 
-def _rows(model: nn.Module, batch: Any, home: torch.device, layers: Sequence[str]) -> tuple[dict[str, Tensor], Any]:
+def _rows(
+    model: nn.Module, batch: Any, home: torch.device, layers: Sequence[str], forward: Forward | None
+) -> tuple[dict[str, Tensor], Any]:
     found: dict[str, list[Tensor]] = {}
 
     def record(name: str, rows: Tensor) -> None:
         found.setdefault(name, []).append(rows)
 
     with capture(model, record, layers=layers, pooling="positions"):
-        answer = run(model, batch, home)
+        answer = run(model, batch, home, forward=forward)
     return {name: torch.cat(rows) for name, rows in found.items()}, answer
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_saturation.arguments import check_count
 from lightning_saturation.capture.compiled import forget_compiled
+from lightning_saturation.capture.evaluation import Forward
 from lightning_saturation.capture.features import Neighbour, features_dim
 from lightning_saturation.capture.kinds import kind_of
 from lightning_saturation.capture.select import layout_of, select_layers
@@ -35,6 +36,7 @@ def project_outputs(
     max_batches: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    forward: Forward | None = None,
 ) -> Iterator[dict[str, int]]:
     """Return a context in which each layer's output is restricted to its top directions; it gives their numbers.
 
@@ -59,6 +61,7 @@ def project_outputs(
         max_batches: batches to use.
         seed: for ``"random"``; the global generator is left alone.
         device: where to run ``batches``.
+        forward: ``forward(model, batch)`` for models that take more than one tensor.
 
     Raises:
         ValueError: as :func:`compress` does.
@@ -88,6 +91,7 @@ def project_outputs(
         reference=reference,
         joint=basis == "svcca",
         device=device,
+        forward=forward,
     )
     spaces = {
         name: subspace(moment, size.of(name, moment.pair.xx), basis=basis, seed=seed)

@@ -21,6 +21,7 @@ from lightning_saturation.dimension.plots import dimension_figure, dimension_his
 from lightning_saturation.dimension.report import INPUT, DimensionReport
 from lightning_saturation.dimension.row_window import RowWindow
 from lightning_saturation.dimension.two_nn_law import FEWEST
+from lightning_saturation.loggers.naming import layer_key
 from lightning_saturation.loggers.write import write_figure, write_table
 from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.instrument import Measured
@@ -31,10 +32,10 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
     """Log, epoch by epoch, how many dimensions the data fills in every layer: TwoNN (nonlinear) and PCA (linear).
 
     At the end of each stage of an epoch a :class:`DimensionReport` joins ``reports`` and these keys are logged:
-    ``dimension/{stage}/{layer}`` and ``dimension/{stage}/last_hidden`` (TwoNN), ``dimension/{stage}/pca/{layer}``. When
-    training ends, loggers get the profile, the history and a table of all reports. Numbers are those over all ranks,
-    and the same on each. The model carries hooks while it trains and nothing afterwards; global random state is neither
-    used nor changed.
+    ``dimension/{stage}/layers/{layer}`` and ``dimension/{stage}/last_hidden`` (TwoNN),
+    ``dimension/{stage}/pca/layers/{layer}``. When training ends, loggers get the profile, the history and a table of
+    all reports. Numbers are those over all ranks, and the same on each. The model carries hooks while it trains and
+    nothing afterwards; global random state is neither used nor changed.
 
     Args:
         layers: names or globs of ``named_modules()``, None for all linear, convolutional, recurrent and attention ones.
@@ -54,6 +55,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         seed: of the choice of samples.
         name: first part of the keys; tells several monitors in one Trainer apart.
         mask: which positions are no padding, as in :class:`SaturationMonitor`; for every ``pooling`` but ``"flatten"``.
+        log_layers: whether each layer has charts of its own; averages, tables and pictures are logged either way.
 
     Raises:
         ValueError: for an argument out of range, here; for a layer that the model lacks, when fitting starts.
@@ -78,6 +80,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         seed: int = 0,
         name: str = "dimension",
         mask: Mask = None,
+        log_layers: bool = True,
     ) -> None:
         super().__init__(name=name, stages=stages)
         self.samples = check_count("samples", samples, least=FEWEST)
@@ -88,6 +91,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         self.exclude = check_patterns("exclude", exclude, optional=False)
         self.output_layers = check_patterns("output_layers", output_layers)
         self.pooling = check_pooling(pooling)
+        self.log_layers = check_flag("log_layers", log_layers)
         self.mask = check_mask(mask, pooling)
         self._options = DimensionOptions(delta, discard, estimator, check_flag("per_class", per_class), seed=seed)
         self._warned: set[str] = set()
@@ -154,7 +158,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
             output_layers=choose_output_layers(ran, self.output_layers, outputs),
             partial=partial,
         )
-        return Measured(report, _values(self.name, report))
+        return Measured(report, _values(self.name, report, layers=self.log_layers))
 
     def _warn_about(self, refused: Mapping[str, int]) -> None:
         new = {name: cost for name, cost in refused.items() if name not in self._warned}
@@ -179,15 +183,10 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         self._reports[:] = [DimensionReport.from_state(each) for each in state.get("reports", ())]
 
 
-def _values(name: str, report: DimensionReport) -> dict[str, float]:
+def _values(name: str, report: DimensionReport, *, layers: bool) -> dict[str, float]:
     """Return what is logged of ``report``, by key."""
     values = {"last_hidden": report.last_hidden_dimension}
-    values |= {_key(layer): dimension.two_nn for layer, dimension in report.layers.items()}
-    values |= {f"pca/{_key(layer)}": dimension.pca for layer, dimension in report.layers.items()}
+    if layers:
+        values |= {layer_key(layer): dimension.two_nn for layer, dimension in report.layers.items()}
+        values |= {f"pca/{layer_key(layer)}": dimension.pca for layer, dimension in report.layers.items()}
     return {f"{name}/{report.stage}/{key}": value for key, value in values.items()}
-
-
-def _key(layer: str) -> str:
-    """Return ``layer`` as the last part of a key: charts are grouped by what comes before the last slash."""
-    key = layer.replace("/", "_")
-    return f"layer {key}" if key == "last_hidden" else key

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_saturation.capture.evaluation import Forward
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.covariance.moments import Moments, ShiftedSums, add_rows, empty_sums, from_sums, merge_moments
 from lightning_saturation.matching.lasso import sparse_mapping
@@ -34,13 +35,14 @@ def match_networks(
     max_batches: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
+    forward: Forward | None = None,
 ) -> ConvergentLearning:
     """Return how the units of ``model_a`` and ``model_b`` correspond, for every layer of the same name in both.
 
     Correlations within and between the networks, the best one-to-one assignment and each unit's best partner in both
     directions, and how well sparse combinations of the first network's units predict the second's, for each L1 penalty
     in ``decay``: all from one pass over ``batches``, whatever their number. A channel at every position is a sample of
-    its unit, unless ``pooling`` says otherwise.
+    its unit, unless ``pooling`` says otherwise. ``forward(model, batch)`` runs models that take more than one tensor.
 
     With ``held_out``, partners and mappings are found on every other sample, and their correlations and losses are
     those on the rest, which flatters neither; correlations within and between the networks are of all samples still.
@@ -62,6 +64,7 @@ def match_networks(
         max_batches=max_batches,
         device=device,
         progress=progress,
+        forward=forward,
     )
     for first, second in outputs:
         for name in [name for name in first if name in second]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
 from lightning_saturation.capture.input_shapes import InputShapes
 from lightning_saturation.covariance.ranks import gather
+from lightning_saturation.loggers.naming import layer_key
 from lightning_saturation.loggers.write import write_figure, write_table
 from lightning_saturation.operators.density import check_options
 from lightning_saturation.operators.measure import operator_layers, spectra_over_ranks
@@ -31,10 +32,10 @@ class SpectrumMonitor(Monitor):
     """Measure the eigenvalues of every layer as a linear operator: before training, and every ``every_n_epochs``.
 
     The first forward pass of training tells the layers' input shapes; the hooks for it leave with its batch. A
-    :class:`SpectrumReport` joins ``reports`` and ``{name}/largest_eigenvalue/{layer}``, ``{name}/stable_rank/{layer}``
-    and ``{name}/decay_exponent/{layer}`` are logged; when fitting ends, pictures of the last histograms, of norms over
-    training and of the evolution of layers, and a table. Ranks share the layers and get the same numbers to the last
-    bit. No random number is drawn from a generator of the user's.
+    :class:`SpectrumReport` joins ``reports`` and ``{name}/largest_eigenvalue/layers/{layer}``, the same of
+    ``stable_rank`` and ``decay_exponent``, are logged; when fitting ends, pictures of the last histograms, of norms
+    over training and of the evolution of layers, and a table. Ranks share the layers and get the same numbers to the
+    last bit. No random number is drawn from a generator of the user's.
 
     Args:
         layers: names or globs to measure, None for all linear and convolutional ones; see :func:`select_layers`.
@@ -50,6 +51,7 @@ class SpectrumMonitor(Monitor):
         progress: whether to show a bar while measuring.
         name: first part of the keys.
         log_windows: draw the histograms at every measurement, not at the end only; these are files, one each.
+        log_layers: whether each layer has charts of its own; averages, tables and pictures are logged either way.
 
     Raises:
         ValueError: for an argument out of range, here; for an unknown layer, when fitting starts.
@@ -71,6 +73,7 @@ class SpectrumMonitor(Monitor):
         progress: bool = True,
         name: str = "spectrum",
         log_windows: bool = False,
+        log_layers: bool = True,
     ) -> None:
         super().__init__(name=name)
         self.log_windows = check_flag("log_windows", log_windows)
@@ -86,6 +89,7 @@ class SpectrumMonitor(Monitor):
         self.layers = check_patterns("layers", layers)
         self.exclude = check_patterns("exclude", exclude, optional=False)
         self.seconds = seconds
+        self.log_layers = check_flag("log_layers", log_layers)
         self.progress = check_flag("progress", progress)
         self._watched: InputShapes | None = None
         self._warned: set[tuple[str, str]] = set()
@@ -148,9 +152,9 @@ class SpectrumMonitor(Monitor):
         if trainer.is_global_zero:
             self._warn_about(report.missing)
         values = {
-            f"{self.name}/{quantity}/{record['layer'].replace('/', '_')}": float(record[quantity])
+            f"{self.name}/{quantity}/{layer_key(record['layer'])}": float(record[quantity])
             for record in report.to_records()
-            for quantity in _QUANTITIES
+            for quantity in (_QUANTITIES if self.log_layers else ())
             if record[quantity] is not None
         }
         return Measured(report, values)

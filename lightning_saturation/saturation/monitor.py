@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -17,10 +17,11 @@ from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.spectrum import check_delta
-from lightning_saturation.saturation.convergence import settling
+from lightning_saturation.loggers.naming import layer_key
 from lightning_saturation.saturation.reading import Reading
+from lightning_saturation.saturation.report.convergence import settling
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
-from lightning_saturation.saturation.report.layer import with_rows
+from lightning_saturation.saturation.report.layer import with_rows, with_shapes
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.window import Window, saturation_tracker, seen_over_ranks
 from lightning_saturation.saturation.writing import write_reports, write_window
@@ -32,19 +33,17 @@ from lightning_saturation.training.layer_monitor import LayerMonitor
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.task_metrics import TaskMetrics
 
-_SUMMARIES = ("average", "change", "converged")
-
 
 class SaturationMonitor(LayerMonitor[Window], Reading):
     """Log, layer by layer and window by window, how much of each layer's feature space the data fills.
 
     A window is an epoch, or ``every_n_train_steps`` optimizer steps of training. When it closes, a
-    :class:`SaturationReport` joins ``reports`` and these keys are logged: ``saturation/{stage}/{layer}``,
+    :class:`SaturationReport` joins ``reports`` and these keys are logged: ``saturation/{stage}/layers/{layer}``,
     ``saturation/{stage}/average``, ``saturation/{stage}/change`` (how far the layers in the average have moved over 5
     windows, in the mean) and ``saturation/{stage}/converged`` (1 once that was small for long enough; see
-    :class:`SaturationStopping`). Every forward pass of a layer within a step counts, once;
-    recomputation by activation checkpointing does not. Numbers are those over all ranks, and the same on each. The
-    model carries hooks while it trains and nothing afterwards; no random number is drawn.
+    :class:`SaturationStopping`). Every forward pass of a layer within a step counts, once; recomputation by activation
+    checkpointing does not. Numbers are those over all ranks, and the same on each. The model carries hooks while it
+    trains and nothing afterwards; no random number is drawn.
 
     Args:
         layers: names or globs of ``named_modules()`` to track, None for all linear, convolutional, recurrent and
@@ -72,6 +71,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         mask: which positions of a batch are no padding: the key of a (samples, positions) tensor in dict batches, such
             as ``"attention_mask"``, or a function of a batch. Padding is left out of every output that has these
             positions; ``report.masked`` names them.
+        log_layers: whether each layer has charts of its own; averages, tables and pictures are logged either way.
 
     Raises:
         ValueError: for an argument out of range, here; for a layer that the model lacks or a model without supported
@@ -96,6 +96,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         max_samples: MaxSamples = "default",
         state_device: str | None = None,
         mask: Mask = None,
+        log_layers: bool = True,
     ) -> None:
         super().__init__(name=name, stages=stages, every_n_train_steps=every_n_train_steps)
         self.layers = check_patterns("layers", layers)
@@ -106,6 +107,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         self.accumulation = accumulation(
             covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=self.pooling
         )
+        self.log_layers = check_flag("log_layers", log_layers)
         self.mask = check_mask(mask, self.pooling)
         self.save_dir = check_folder("save_dir", save_dir)
         self.log_windows = check_flag("log_windows", log_windows)
@@ -113,7 +115,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         """Change and convergence of every complete window since fitting started, by stage."""
         self._metrics = TaskMetrics()
 
-    shown = ("train/average", "train/change")
+    shown: ClassVar[dict[str, str]] = {"train/average": "train", "train/change": "change"}
     kept = ("_reports", "settling")
 
     @property
@@ -167,7 +169,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
             return None
         seen = seen_over_ranks(self._tracker, stage, self._group)
         return SaturationReport(
-            layers=with_rows(layers, seen.rows),
+            layers=with_shapes(with_rows(layers, seen.rows), self._tracker.shapes()),
             stage=stage,
             epoch=epoch,
             step=trainer.global_step,
@@ -202,7 +204,8 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         values = {"average": report.average}
         if judged is not None:
             values |= {"change": judged.change, "converged": float(judged.converged)}
-        values |= {_layer_key(layer): value for layer, value in report.saturation.items()}
+        if self.log_layers:
+            values |= {layer_key(layer): value for layer, value in report.saturation.items()}
         return {f"{self.name}/{report.stage}/{key}": value for key, value in values.items()}
 
     def _keep(self, measured: Measured) -> None:
@@ -237,9 +240,3 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         self._reports[:] = from_state(state.get("reports", ()))
         self._metrics.load_state(state.get("metrics"))
-
-
-def _layer_key(layer: str) -> str:
-    """Return ``layer`` as the last part of a key: charts are grouped by what comes before the last slash."""
-    key = layer.replace("/", "_")
-    return f"layer {key}" if key in _SUMMARIES else key

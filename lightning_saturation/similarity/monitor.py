@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_saturation.arguments import check_count, check_patterns, check_shares
+from lightning_saturation.arguments import check_count, check_flag, check_patterns, check_shares
+from lightning_saturation.capture.evaluation import Forward
+from lightning_saturation.capture.masks import Mask, check_mask
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.represent import PROBE_POOLINGS, Rows
 from lightning_saturation.capture.select import select_layers
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.covariance.spectrum import check_delta
+from lightning_saturation.loggers.naming import layer_key
 from lightning_saturation.loggers.write import write_figure, write_table
 from lightning_saturation.similarity.compare import DEFAULT_DELTA
 from lightning_saturation.similarity.dynamics import LearningDynamics
@@ -28,8 +31,6 @@ from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.probing import Probing
 from lightning_saturation.training.progress import fraction_done
-
-_SUMMARIES = ("average", "train")
 
 
 class _Window(NamedTuple):
@@ -46,11 +47,11 @@ class _Window(NamedTuple):
 class SimilarityMonitor(Monitor):
     """Keep the layers' outputs for a fixed probe set while the network learns, and show how they settle.
 
-    After every ``every_n_epochs`` epochs each layer is compared with itself one window earlier: ``similarity/{layer}``
-    and ``similarity/average`` are logged, and ``similarity/train/change``, the mean of 1 − similarity over the watched
-    layers, which :class:`SaturationStopping` can watch with ``name="similarity"``; :class:`FreezeTraining` watches
-    single layers. At the end of training ``dynamics`` holds, for each share of training in ``at``, the matrix of the
-    layers then × the layers at the end, and loggers get the picture.
+    After every ``every_n_epochs`` epochs each layer is compared with itself one window earlier:
+    ``similarity/layers/{layer}`` and ``similarity/average`` are logged, and ``similarity/train/change``, the mean of
+    1 − similarity over the watched layers, which :class:`SaturationStopping` can watch with ``name="similarity"``;
+    :class:`FreezeTraining` watches single layers. At the end of training ``dynamics`` holds, for each share of training
+    in ``at``, the matrix of the layers then × the layers at the end, and loggers get the picture.
 
     Probes pass through the model in evaluation mode, outside of the training step, in the run's precision; no random
     number of the run is drawn, and batch norm statistics stand still. They pass through ``forward``, which gets as much
@@ -71,6 +72,9 @@ class SimilarityMonitor(Monitor):
         at: shares of training, in [0, 1], whose layers are kept; the end is always among them.
         every_n_epochs: epochs of a window.
         name: first part of the keys.
+        mask: which positions are no padding, as in :class:`SaturationMonitor`.
+        forward: ``forward(module, batch)`` runs the module on probes, where its own ``forward`` takes other arguments.
+        log_layers: whether each layer has charts of its own; averages, tables and pictures are logged either way.
 
     Raises:
         ValueError: for an argument out of range.
@@ -90,6 +94,9 @@ class SimilarityMonitor(Monitor):
         at: Sequence[float] = (0.0, 0.35, 0.75, 1.0),
         every_n_epochs: int = 1,
         name: str = "similarity",
+        mask: Mask = None,
+        forward: Forward | None = None,
+        log_layers: bool = True,
     ) -> None:
         if check_method(method) not in ("svcca", "pwcca", "cka", "debiased_cka"):
             raise ValueError(f"Expected `method` to be a similarity of rows, got {method!r}.")
@@ -104,6 +111,11 @@ class SimilarityMonitor(Monitor):
         self.layers = check_patterns("layers", layers)
         self.exclude = check_patterns("exclude", exclude, optional=False)
         self.pooling = pooling
+        self.mask = check_mask(mask, pooling)
+        if not (forward is None or callable(forward)):
+            raise TypeError(f"Expected `forward` to be a function of the module and a batch or None, got {forward!r}.")
+        self.forward = forward
+        self.log_layers = check_flag("log_layers", log_layers)
         self.method = method
         self.delta = DEFAULT_DELTA.get(method) if delta is None else check_delta(delta)
         self.probes = probes
@@ -113,7 +125,14 @@ class SimilarityMonitor(Monitor):
         self.settling: Mapping[str, Sequence[Settling]] = {"train": []}
         self.snapshots = {}
         self._probing = Probing(
-            probes, self.samples, layers=layers, exclude=exclude, pooling=pooling, guard=self._guard
+            probes,
+            self.samples,
+            layers=layers,
+            exclude=exclude,
+            pooling=pooling,
+            mask=mask,
+            forward=forward,
+            guard=self._guard,
         )
         self._last: Rows = {}
         self._final: Rows = {}
@@ -178,7 +197,8 @@ class SimilarityMonitor(Monitor):
         if known:
             logged["average"] = math.fsum(known) / len(known)
         logged |= {"train/change": settling.change, "train/converged": float(settling.converged)}
-        logged |= {_layer_key(layer): value for layer, value in values.items()}
+        if self.log_layers:
+            logged |= {layer_key(layer): value for layer, value in values.items()}
         window = _Window(epoch, values, rows, rates, since, settling)
         return Measured(None, {f"{self.name}/{key}": value for key, value in logged.items()}, window)
 
@@ -260,8 +280,3 @@ def _mean_change(series: Sequence[Sequence[float]], index: int, count: int) -> f
     """Return the mean of 1 − similarity in window ``index``, over the ``series`` that have all ``count`` of them."""
     made = [1 - values[index] for values in series if len(values) == count and not math.isnan(values[index])]
     return math.fsum(made) / len(made) if made else math.nan
-
-
-def _layer_key(layer: str) -> str:
-    key = layer.replace("/", "_")
-    return f"layer {key}" if key in _SUMMARIES else key

@@ -28,8 +28,8 @@ class Instrument:
     refuse. Those that are collective calls run on all ranks inside of one section: a failure on one is one on all.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ()
-    """Ends of the keys that the progress bar shows."""
+    shown: ClassVar[dict[str, str]] = {}
+    """What the progress bar shows: short ends of keys by ends of keys."""
 
     kept: ClassVar[tuple[str, ...]] = ("_reports",)
     """Attributes that closing a window changes; where one rank fails, all of them go back to what they were."""

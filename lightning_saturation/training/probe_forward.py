@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lightning.fabric.utilities import move_data_to_device
@@ -11,7 +12,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
+from lightning_saturation.capture.evaluation import Forward
 from lightning_saturation.capture.inputs import call_with
+from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.reinitialise import with_weights
 from lightning_saturation.capture.represent import Rows, represent
@@ -31,21 +34,26 @@ def represent_probes(
     layers: Sequence[str] | None,
     exclude: Sequence[str],
     pooling: Pooling,
+    mask: Mask = None,
+    forward: Forward | None = None,
 ) -> Rows:
     """Return the rows of every layer over all ``batches``, in the run's precision, with ``weights`` if there are any.
 
-    A batch goes through ``forward``, as far as that takes it; where the module has none or it fails, through the
-    validation or training step of a copy, which logs nothing and whose metrics and attributes are not the module's.
+    A batch goes through ``forward(module, batch)``, where that is given. Else it goes through the module's own
+    ``forward``, as far as that takes it; where the module has none or it fails, through the validation or training step
+    of a copy, which logs nothing and whose metrics and attributes are not the module's.
     """
     plugin = trainer.precision_plugin
     moved = (plugin.convert_input(move_data_to_device(batch, module.device)) for batch in batches)
 
-    def rows(model: LightningModule, forward: Callable[[Any], Any]) -> Rows:
-        return represent(model, moved, forward=forward, layers=layers, exclude=exclude, pooling=pooling)
+    def rows(model: LightningModule, run: Callable[[Any], Any]) -> Rows:
+        return represent(model, moved, forward=run, layers=layers, exclude=exclude, pooling=pooling, mask=mask)
 
     with plugin.forward_context():
-        if not is_overridden("forward", module):
+        if forward is None and not is_overridden("forward", module):
             return rows(*_stepping(module, weights))
+        if forward is not None:
+            return rows(*_running(module, weights, forward))
         own = module if weights is None else with_weights(module, dict(weights))
         try:
             return rows(module, lambda batch: call_with(own, batch, like=module))
@@ -82,6 +90,17 @@ def _stepping(
             " itself cannot be run without training."
         )
     return twin, lambda batch: twin.training_step(batch, 0)
+
+
+def _running(
+    module: LightningModule, weights: Mapping[str, Tensor] | None, forward: Forward
+) -> tuple[LightningModule, Callable[[Any], Any]]:
+    """Return ``module``, or a copy with other ``weights``, and what runs it on a batch."""
+    if weights is None:
+        return module, partial(forward, module)
+    twin = copy.deepcopy(module)
+    twin.load_state_dict(dict(weights), strict=False)
+    return twin, partial(forward, twin)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

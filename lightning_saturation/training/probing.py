@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_saturation.capture.evaluation import Forward
+from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.represent import Rows
 from lightning_saturation.training.guard import Guard
@@ -29,8 +31,11 @@ class Probing:
         layers: Sequence[str] | None,
         exclude: Sequence[str],
         pooling: Pooling,
+        mask: Mask,
+        forward: Forward | None,
         guard: Guard,
     ) -> None:
+        self._mask, self._forward = mask, forward
         self._guard = guard
         self._passed, self._samples = passed, samples
         self._layers, self._exclude, self._pooling = layers, exclude, pooling
@@ -77,6 +82,8 @@ class Probing:
             layers=self._layers,
             exclude=self._exclude,
             pooling=self._pooling,
+            mask=self._mask,
+            forward=self._forward,
         )
 
     def to_state(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -13,7 +13,12 @@ from lightning_saturation.loggers.write import write_scalars
 
 
 def log_values(
-    trainer: Trainer, pl_module: LightningModule | None, values: Mapping[str, float], *, step: int, shown: Sequence[str]
+    trainer: Trainer,
+    pl_module: LightningModule | None,
+    values: Mapping[str, float],
+    *,
+    step: int,
+    shown: Mapping[str, str],
 ) -> None:
     """Log ``values``, which are the same on all ranks; missing numbers are left out.
 
@@ -31,12 +36,16 @@ def log_values(
     if pl_module is None:
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in known.items()})
         return
-    for key, value in known.items():
+    short = {key: f"{key.removesuffix(end)}{shown[end]}" for key in known for end in shown if key.endswith(end)}
+    charted = {key: (value, None if works and not training else False) for key, value in known.items()}
+    # A bar has room for few letters: there, and for nobody else, keys are shorter.
+    charted |= {short[key]: (known[key], False) for key in short}
+    for key, (value, logger) in charted.items():
         pl_module.log(
             key,
             value,
-            prog_bar=key.endswith(tuple(shown)) if shown else False,
-            logger=None if works and not training else False,
+            prog_bar=key in short.values(),
+            logger=logger,
             batch_size=1,
             sync_dist=True,
             rank_zero_only=True,

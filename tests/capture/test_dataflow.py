@@ -333,3 +333,18 @@ def test_transforms_and_errors_do_no_harm():
     look.end()
     assert look.flow.ran == ("0", "1")
     assert is_untouched(model)
+
+
+def test_looks_that_end_in_the_order_in_which_they_began_leave_nothing_behind():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    looks = [Look(model, {"0": model[0], "2": model[2]}) for _ in range(2)]
+    before = torch._dynamo.eval_frame._stance
+    for look in looks:
+        look.begin()
+    model(torch.randn(5, 3))
+    looks[0].end()
+    model[2](torch.randn(5, 4))
+    looks[1].end()
+    assert [look.flow.outputs for look in looks] == [("2",), ("2",)]
+    assert torch._dynamo.eval_frame._stance == before
+    assert torch._C._len_torch_dispatch_stack() == 0

@@ -228,3 +228,45 @@ def test_bad_models():
         compress(nn.Linear(4, 4), [torch.randn(9, 4)], ranks=2, basis="pca")
     with pytest.raises(ValueError, match="`reference` to put out as many rows"):
         compress(network(), [DATA], ranks=2, reference=nn.Sequential(nn.Conv2d(2, 3, 3)), layers=["0"])
+
+
+class TakesWeights(nn.Module):
+    """Takes the weights of a layer rather than call it, as Mamba does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(20, 30), nn.Linear(30, 2)
+
+    def forward(self, x, *, direct=False):
+        h = nn.functional.linear(x, self.first.weight, self.first.bias) if direct else self.first(x)
+        return self.second(torch.tanh(h))
+
+
+def test_what_stands_in_for_a_layer_has_its_weight_and_bias():
+    torch.manual_seed(0)
+    model, x = TakesWeights(), torch.randn(50, 20)
+    compress(model, [x], ranks={"first": 3}, basis="pca", layers=["first"])
+    torch.testing.assert_close(model(x, direct=True), model(x))
+    assert (model.first.in_features, model.first.out_features) == (20, 30)
+    assert torch.linalg.matrix_rank(model.first.weight) == 3
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = model.first.nonsense
+
+
+def test_a_transformer_runs_in_evaluation_mode_where_pytorch_takes_its_weights():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 64, dropout=0.0, batch_first=True)
+    model, x = nn.Sequential(layer), torch.randn(8, 5, 16)
+    compress(model, [x], ranks={"0.linear1": 4, "0.linear2": 4}, basis="pca", layers=["0.linear1", "0.linear2"])
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(x), model.train()(x))
+
+
+def test_a_convolution_has_its_weight_too():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 20, 3, padding=1), nn.Conv2d(20, 2, 1)), torch.randn(9, 3, 6, 6)
+    compress(model, [x], ranks={"0": 2}, basis="pca", layers=["0"])
+    thin = model[0]
+    torch.testing.assert_close(
+        torch.conv2d(x, thin.weight, thin.bias, padding=thin.padding), thin(x), rtol=1e-4, atol=1e-5
+    )

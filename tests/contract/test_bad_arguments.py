@@ -63,6 +63,8 @@ WRONG = {
     "mask": (5, True, ["attention_mask"]),
     "blocks": (5, [5], [["a"], 5], ""),
     "per_class": ("yes", 2, None),
+    "log_layers": ("yes", 2, None),
+    "forward": (5, "forward"),
     "log_windows": ("yes", 2, None),
     "progress": ("yes", 2, None),
 }

@@ -90,8 +90,8 @@ def test_a_report_per_epoch_that_equals_the_measurement(tmp_path: Path) -> None:
         assert last.layers[name].pca == layer.pca
     assert last.layers["input data"].two_nn == pytest.approx(float(two_nn_dimension(data()[:][0])), rel=1e-9)
     assert float(run.callback_metrics["dimension/val/last_hidden"]) == pytest.approx(last.layers["hidden"].two_nn)
-    assert float(run.callback_metrics["dimension/val/head"]) == pytest.approx(last.layers["head"].two_nn)
-    assert float(run.callback_metrics["dimension/val/pca/hidden"]) == last.layers["hidden"].pca
+    assert float(run.callback_metrics["dimension/val/layers/head"]) == pytest.approx(last.layers["head"].two_nn)
+    assert float(run.callback_metrics["dimension/val/pca/layers/hidden"]) == last.layers["hidden"].pca
     assert hooks(model) == 0
 
 
@@ -168,7 +168,7 @@ def test_a_dead_layer_is_missing_and_training_goes_on(tmp_path: Path) -> None:
     run.fit(model, loader(), loader())
     assert math.isnan(monitor.reports[0].layers["head"].two_nn)
     assert "119 duplicates" in str(monitor.reports[0])
-    assert "dimension/val/head" not in run.callback_metrics
+    assert "dimension/val/layers/head" not in run.callback_metrics
 
 
 def test_two_monitors_have_names_of_their_own(tmp_path: Path) -> None:

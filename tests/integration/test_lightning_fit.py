@@ -150,7 +150,7 @@ def test_windows_of_epochs_are_logged_beside_lightnings_own(val):
     averages = [pytest.approx(report.average) for report in monitor.reports if report.stage == "train"]
     assert logger.steps("saturation/train/average") == list(zip(steps, averages, strict=True))
     if val is not None:
-        assert [step for step, _ in logger.steps("saturation/val/body.head")] == steps
+        assert [step for step, _ in logger.steps("saturation/val/layers/body.head")] == steps
 
 
 def test_windows_of_steps_are_logged_however_seldom_lightning_logs():

@@ -69,10 +69,12 @@ def test_scalars_and_media_share_the_axis_of_lightning(new_logger, offline_runs)
     assert steps(run, "val_loss") == ends
     for stage in ("train", "val"):
         reports = [report for report in monitor.reports if report.stage == stage]
-        for key in (*LAYERS, "average", "converged"):
+        for key in (*(f"layers/{layer}" for layer in LAYERS), "average", "converged"):
             assert steps(run, f"saturation/{stage}/{key}") == ends
         for layer in LAYERS:
-            charted = [row[f"saturation/{stage}/{layer}"] for row in run.rows(f"saturation/{stage}/{layer}")]
+            charted = [
+                row[f"saturation/{stage}/layers/{layer}"] for row in run.rows(f"saturation/{stage}/layers/{layer}")
+            ]
             assert charted == [report.saturation[layer] for report in reports]
         assert [row["epoch"] for row in run.rows(f"saturation/{stage}/average")] == [0, 1, 2]
         assert run.summary[f"saturation/{stage}/average"] == reports[-1].average

@@ -66,7 +66,7 @@ def test_it_measures_before_training_every_n_epochs_and_at_the_end(tmp_path):
     assert torch.equal(monitor.reports[-1].layers["conv"].counts, trained.layers["Conv2d"].counts)
     assert list(monitor.reports[0].layers) == ["conv", "head"]
     assert not any(module._forward_pre_hooks for module in model.modules())
-    logged = runs.callback_metrics["spectrum/largest_eigenvalue/conv"]
+    logged = runs.callback_metrics["spectrum/largest_eigenvalue/layers/conv"]
     assert float(logged) == pytest.approx(trained.layers["Conv2d"].largest, rel=1e-6)
     assert monitor.reports[1].learning_rates != monitor.reports[0].learning_rates
 
@@ -87,7 +87,7 @@ def test_scalars_reach_loggers_and_pictures_those_that_take_them(tmp_path):
     loggers = [CSVLogger(tmp_path, "csv"), TensorBoardLogger(tmp_path, "tb")]
     trainer(tmp_path, SpectrumMonitor(**SMALL), logger=loggers).fit(Small())
     text = next(tmp_path.glob("csv/*/metrics.csv")).read_text()
-    assert "spectrum/stable_rank/head" in text.splitlines()[0]
+    assert "spectrum/stable_rank/layers/head" in text.splitlines()[0]
     events = tensorboard.EventAccumulator(str(next(tmp_path.glob("tb/*"))))
     events.Reload()
     assert set(events.Tags()["images"]) == {
@@ -96,7 +96,7 @@ def test_scalars_reach_loggers_and_pictures_those_that_take_them(tmp_path):
         "spectrum/evolution/conv",
         "spectrum/evolution/head",
     }
-    assert len(events.Scalars("spectrum/largest_eigenvalue/conv")) == 4
+    assert len(events.Scalars("spectrum/largest_eigenvalue/layers/conv")) == 4
 
 
 def test_a_resumed_run_continues_its_history_and_measures_no_start(tmp_path):
@@ -147,7 +147,7 @@ def test_ranks_have_identical_reports(tmp_path):
     model = Small()
     del model.recurrent  # DDP refuses parameters that the loss does not use
     both.fit(model)
-    assert "spectrum/largest_eigenvalue/conv" in both.callback_metrics
+    assert "spectrum/largest_eigenvalue/layers/conv" in both.callback_metrics
 
 
 @pytest.mark.parametrize(

@@ -138,10 +138,19 @@ def test_keys():
     expected = {
         f"saturation/{stage}/{what}"
         for stage in ("train", "val")
-        for what in (*LAYERS, "average", "change", "converged")
+        for what in (*(f"layers/{layer}" for layer in LAYERS), "average", "change", "converged")
     }
-    assert {key for key in done.callback_metrics if key.startswith("saturation")} == expected
-    assert set(done.progress_bar_metrics) >= {"saturation/train/average", "saturation/train/change"}
+    bar = {"saturation/train", "saturation/change"}  # as short as they must be there
+    assert {key for key in done.callback_metrics if key.startswith("saturation")} == expected | bar
+    assert {key for key in done.progress_bar_metrics if key.startswith("saturation")} == bar
+    for short, key in (("train", "train/average"), ("change", "train/change")):
+        assert done.progress_bar_metrics[f"saturation/{short}"] == done.callback_metrics[f"saturation/{key}"]
+
+
+def test_charts_of_layers_can_be_left_out():
+    done = fit(Net(), SaturationMonitor(log_layers=False, stages=("train",)))
+    logged = {key for key in done.callback_metrics if key.startswith("saturation")}
+    assert logged == {"saturation/train/average", "saturation/train/converged", "saturation/train"}
 
 
 def test_a_layer_called_as_a_summary_keeps_a_key_of_its_own():
@@ -157,8 +166,8 @@ def test_a_layer_called_as_a_summary_keeps_a_key_of_its_own():
     metrics = fit(Confusing(), monitor, max_epochs=6).callback_metrics
     report = monitor.reports[-1]
     assert metrics["saturation/train/average"] == pytest.approx(report.average)
-    assert metrics["saturation/train/layer average"] == pytest.approx(report.saturation["average"])
-    assert metrics["saturation/train/layer change"] == pytest.approx(report.saturation["change"])
+    assert metrics["saturation/train/layers/average"] == pytest.approx(report.saturation["average"])
+    assert metrics["saturation/train/layers/change"] == pytest.approx(report.saturation["change"])
     assert metrics["saturation/train/change"] == 0.0
 
 

@@ -83,7 +83,7 @@ def test_panes_series_and_keys(tmp_path, validate):
         assert matrix["layers.0", "layers.0"] == pytest.approx(1.0)
         assert (matrix["layers.4", "layers.4"] > 1 - 1e-9) == (share == 1.0)
     assert [len(values) for values in monitor.series.values()] == [4, 4, 4]
-    assert {f"similarity/{name}" for name in layers} < set(run.callback_metrics)
+    assert {f"similarity/layers/{name}" for name in layers} < set(run.callback_metrics)
     last = [values[-1] for values in monitor.series.values()]
     assert float(run.callback_metrics["similarity/average"]) == pytest.approx(sum(last) / 3, abs=1e-6)
     assert float(run.callback_metrics["similarity/train/change"]) == pytest.approx(1 - sum(last) / 3, abs=1e-6)
@@ -153,7 +153,7 @@ def test_loggers_get_scalars_and_a_failing_picture_ends_nothing(tmp_path):
     fit(tmp_path, SimilarityMonitor(samples=64), logger=logger, epochs=2)
     logger.save()
     header = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[0].split(",")
-    assert "similarity/layers.0" in header
+    assert "similarity/layers/layers.0" in header
     assert "similarity/train/change" in header
 
 
@@ -174,7 +174,7 @@ def test_two_ranks_share_probes_and_values(tmp_path):
     monitor = SimilarityMonitor(samples=64)
     run = trainer(tmp_path, monitor, epochs=2, devices=2, strategy="ddp_fork")
     run.fit(Net(), loader(), loader(shuffle=False))
-    assert 0 < float(run.callback_metrics["similarity/layers.0"]) <= 1
+    assert 0 < float(run.callback_metrics["similarity/layers/layers.0"]) <= 1
 
 
 @pytest.mark.parametrize(
@@ -211,4 +211,4 @@ def test_a_layer_called_average_keeps_its_key(tmp_path):
 
     run = trainer(tmp_path, SimilarityMonitor(samples=64), epochs=1)
     run.fit(Odd(), loader(), loader(shuffle=False))
-    assert {"similarity/layer average", "similarity/average"} < set(run.callback_metrics)
+    assert {"similarity/layers/average", "similarity/average"} < set(run.callback_metrics)

@@ -16,6 +16,7 @@ from lightning_saturation.drawing.records import record
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.drawing.text_table import number
 from lightning_saturation.saturation.report import rules
+from lightning_saturation.saturation.report.blocks import Blocks, blocks_of
 from lightning_saturation.saturation.report.diagnosis import Diagnosis, listed
 from lightning_saturation.saturation.report.layer import NUMBERS, LayerStatistics
 from lightning_saturation.saturation.report.widths import WidthEstimates, estimate_widths
@@ -102,37 +103,53 @@ class SaturationReport(Tabulated):
         layers = {name: LayerStatistics.from_numbers(layer) for name, layer in state.get("layers", {}).items()}
         return cls(layers=layers, **known)
 
+    def by_block(self, depth: int | None = None) -> Blocks:
+        """Return mean, lowest and highest saturation by block of layers, in the order in which they run.
+
+        A block is what names begin with, up to the first number in them behind what all share (``encoder.layer.3``), or
+        the first part where there is none; or up to ``depth`` parts behind what all share. Output layers and layers
+        without data are in a block, and in no number of it. Raises ``ValueError`` for a ``depth`` below 1.
+
+        >>> layer = LayerStatistics(4, 9, 1, 0.25, 0.2, 1, 1, 1, 1)
+        >>> list(SaturationReport(dict.fromkeys(["net.0.a", "net.0.b", "net.1.a"], layer)).by_block())
+        ['net.0', 'net.1']
+        """
+        return blocks_of(self, depth=depth)
+
     def diagnose(
         self,
         *,
         history: Sequence[SaturationReport] = (),
         average_above: float = 0.45,
-        early_epochs: int = 3,
+        wide_below: float = 0.2,
         tail_below: float = 0.1,
         tail_layers: int = 2,
         tail_drop: float = 2.0,
         bottleneck_above: float = 0.3,
     ) -> Diagnosis:
-        """Return what this window suggests about the network, each finding with its numbers and its source.
+        """Return what this window suggests about the network, the weightiest first, and one sentence: its ``verdict``.
 
-        - *underparameterised*: the average is above ``average_above``; with the windows of the run as ``history``
-          also: it was so in every window from the first ``early_epochs`` epochs on. Both are judged at a ``delta`` of
-          at most 0.99, for which the paper gives the number.
-        - *overparameterised tail*: at least ``tail_layers`` layers up to the end of the network are below
-          ``tail_below``, and a layer before them is at least ``tail_drop`` times as high.
+        - *too narrow*: the average is above ``average_above``, judged at a ``delta`` of at most 0.99, for which the
+          paper gives the number. With the windows of the run as ``history`` it also says whether it always was.
         - *bottleneck*: a layer is at least ``bottleneck_above`` over both neighbours.
+        - *tail*: at least ``tail_layers`` layers up to the end of the network are below ``tail_below``, and a layer
+          before them is at least ``tail_drop`` times as high.
+        - *too wide*: the layers whose inputs have as many directions as they have features are
+          below ``wide_below`` on average. The others look empty however wide they are: early convolutions, averaged
+          over positions, and layers that widen.
         - *too few samples*: a layer saw no more samples than it has features.
 
         Output layers are compared with, never judged. A layer without a measurement, or with too few samples, never
         counts as low. Raises ``ValueError`` for thresholds outside their range.
 
-        Source: Shenk et al., *Spectral Analysis of Latent Representations*, sections 3.4 and 3.5.
+        Source: Shenk et al., *Spectral Analysis of Latent Representations*, sections 3.4 and 3.5;
+        ``docs/diagnosis.md``.
         """
         return rules.judge(
             self,
             history,
             average_above=average_above,
-            early_epochs=early_epochs,
+            wide_below=wide_below,
             tail_below=tail_below,
             tail_layers=tail_layers,
             tail_drop=tail_drop,
@@ -143,7 +160,9 @@ class SaturationReport(Tabulated):
         """Return per layer the features at which its measured intrinsic dimension would sit at saturation ``target``.
 
         These are estimates: the intrinsic dimension itself moves with the width. Output layers, layers without a
-        measurement and layers with too few samples get none. Raises ``ValueError`` for a ``target`` outside (0, 1].
+        measurement and layers with too few samples get none, nor do those whose inputs leave no room for as many
+        directions, and those to widen where nothing says that it helps. ``weights`` is what it does to their number.
+        Raises ``ValueError`` for a ``target`` outside (0, 1].
 
         >>> import torch
         >>> layer = LayerStatistics.from_eigenvalues(torch.ones(8), features=8, samples=100)

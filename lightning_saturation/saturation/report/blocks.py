@@ -1,0 +1,78 @@
+"""Layers of deep networks in groups that can be read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from lightning_saturation.drawing.text_table import number, table
+
+if TYPE_CHECKING:
+    from lightning_saturation.saturation.report.report import SaturationReport
+
+
+@dataclass(frozen=True)
+class Block:
+    """The mean, lowest and highest saturation of the ``layers`` of a block that are in the average; NaN for none."""
+
+    layers: tuple[str, ...]
+    average: float
+    lowest: float
+    highest: float
+
+
+class Blocks(Mapping[str, Block]):
+    """Blocks by name, in the order in which they run; ``str`` of it is a table."""
+
+    def __init__(self, blocks: Mapping[str, Block]) -> None:
+        self._blocks = dict(blocks)
+
+    def __getitem__(self, name: str) -> Block:
+        return self._blocks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __str__(self) -> str:
+        rows = [
+            (name, str(len(block.layers)), number(block.average), number(block.lowest), number(block.highest))
+            for name, block in self.items()
+        ]
+        return "\n".join(table(("block", "layers", "average", "lowest", "highest"), rows))
+
+
+def blocks_of(report: SaturationReport, *, depth: int | None) -> Blocks:
+    """Return the layers of ``report`` by block; ``SaturationReport.by_block`` documents ``depth``."""
+    if depth is not None and depth < 1:
+        raise ValueError(f"Expected `depth` of at least 1 or None, got {depth}.")
+    groups: dict[str, list[str]] = {}
+    shared = _shared(report.layers)
+    for name in report.layers:
+        groups.setdefault(_block(name, shared, depth), []).append(name)
+    return Blocks({block: _summary(report, names) for block, names in groups.items()})
+
+
+def _shared(names: Iterable[str]) -> int:
+    """Return how many parts all ``names`` begin with."""
+    modules = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return len(list(takewhile(lambda column: len(set(column)) == 1, modules)))
+
+
+def _block(name: str, shared: int, depth: int | None) -> str:
+    parts = name.split(".")
+    if depth is not None:
+        return ".".join(parts[: shared + depth])
+    numbered = next((index for index in range(shared, len(parts)) if parts[index].isdecimal()), shared)
+    return ".".join(parts[: numbered + 1])
+
+
+def _summary(report: SaturationReport, names: list[str]) -> Block:
+    values = [report.layers[name].saturation for name in names if name in report.inner_layers]
+    known = [value for value in values if not math.isnan(value)] or [math.nan]
+    return Block(tuple(names), math.fsum(known) / len(known), min(known), max(known))
