@@ -17,10 +17,10 @@ from lightning_saturation.matching.report import ConvergentLearning
 from lightning_saturation.operators.measure import measure_spectrum
 from lightning_saturation.operators.monitor import SpectrumMonitor
 from lightning_saturation.operators.report import SpectrumReport
-from lightning_saturation.saturation.convergence import replay
 from lightning_saturation.saturation.measure import measure_saturation
 from lightning_saturation.saturation.metric import Saturation
 from lightning_saturation.saturation.monitor import SaturationMonitor
+from lightning_saturation.saturation.report.convergence import replay
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.similarity.compare import compare_representations
 from lightning_saturation.similarity.dft_metric import DFTCCA
@@ -29,6 +29,8 @@ from lightning_saturation.similarity.matrix import SimilarityMatrix
 from lightning_saturation.similarity.metrics import PWCCA, SVCCA, ClassSimilarity, LinearCKA, Procrustes
 from lightning_saturation.similarity.monitor import SimilarityMonitor
 from lightning_saturation.stopping.stopping import SaturationStopping
+from lightning_saturation.sweeping.outcome import SweepOutcome
+from lightning_saturation.sweeping.sweep import sweep
 
 __version__ = "0.1.0"
 
@@ -53,6 +55,7 @@ __all__ = [
     "SimilarityMonitor",
     "SpectrumMonitor",
     "SpectrumReport",
+    "SweepOutcome",
     "TwoNN",
     "UnitPatches",
     "capture",
@@ -67,4 +70,5 @@ __all__ = [
     "replay",
     "select_layers",
     "strongest_patches",
+    "sweep",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_saturation.capture import compat
 from lightning_saturation.capture.capture import Capture
 from lightning_saturation.capture.coverage import coverage
+from lightning_saturation.capture.layer_shape import LayerShape, layer_shape
 from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.missing import MissingLayers
 from lightning_saturation.capture.pooling import Pooling
@@ -108,6 +109,10 @@ class LayerTracker(Generic[Window]):
             self._looked.add("")
             self._capture.begin(batch, look=True)
             self._capture.record = self._look_only
+
+    def shapes(self) -> dict[str, LayerShape]:
+        """Return the shape of each layer."""
+        return {name: layer_shape(module, self._capture.pooling) for name, module in self._capture.layers.items()}
 
     def outputs(self, stage: str) -> tuple[str, ...]:
         """Return the layers that feed no other, as far as was looked, else the last one to run in ``stage``."""

@@ -15,7 +15,7 @@ from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.covariance.spectrum import check_delta
-from lightning_saturation.saturation.report.layer import with_rows
+from lightning_saturation.saturation.report.layer import with_rows, with_shapes
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.window import saturation_tracker, seen_over_ranks
 
@@ -91,7 +91,7 @@ def measure_saturation(
         seen = seen_over_ranks(tracker, "test", group)
     tracker.warn_about_missing(list(layer_statistics))
     return SaturationReport(
-        layers=with_rows(layer_statistics, seen.rows),
+        layers=with_shapes(with_rows(layer_statistics, seen.rows), tracker.shapes()),
         delta=delta,
         output_layers=choose_output_layers(list(layer_statistics), output_layers, seen.outputs),
         coverage=tracker.coverage(list(layer_statistics)),

@@ -18,10 +18,10 @@ from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.loggers.naming import layer_key
-from lightning_saturation.saturation.convergence import settling
 from lightning_saturation.saturation.reading import Reading
+from lightning_saturation.saturation.report.convergence import settling
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
-from lightning_saturation.saturation.report.layer import with_rows
+from lightning_saturation.saturation.report.layer import with_rows, with_shapes
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.window import Window, saturation_tracker, seen_over_ranks
 from lightning_saturation.saturation.writing import write_reports, write_window
@@ -169,7 +169,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
             return None
         seen = seen_over_ranks(self._tracker, stage, self._group)
         return SaturationReport(
-            layers=with_rows(layers, seen.rows),
+            layers=with_shapes(with_rows(layers, seen.rows), self._tracker.shapes()),
             stage=stage,
             epoch=epoch,
             step=trainer.global_step,

@@ -54,7 +54,7 @@ def test_tensorboard_gets_pictures_and_histograms(tmp_path):
     (histogram,) = events.Histograms("saturation/train/log10_eigenvalues/features.1")
     assert histogram.histogram_value.num == 58
     assert [(s.step, s.value) for s in events.Scalars("a")] == [(30, 0.5)]
-    assert "underparameterised" in _text(events, "saturation/train/diagnosis/text_summary")
+    assert "too narrow" in _text(events, "saturation/train/diagnosis/text_summary")
     assert _text(events, "said/text_summary") == "    two\n      lines"
     assert _text(events, "mine/text_summary") == "| x | y |\n| --- | --- |\n| 1 | 0.1235 |"
 
@@ -145,7 +145,7 @@ def test_saved_files_hold_the_history(tmp_path):
     assert windows[1]["layers"][1]["intrinsic_dimension"] == 59
     assert windows[1]["layers"][2]["saturation"] is None
     assert content["diagnosis"]["train"]["text"] == str(HISTORY[-1].diagnose(history=HISTORY))
-    assert content["diagnosis"]["train"]["findings"][0]["kind"] == "underparameterised"
+    assert content["diagnosis"]["train"]["findings"][0]["kind"] == "too narrow"
     pixels = np.asarray(Image.open(picture).convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
 

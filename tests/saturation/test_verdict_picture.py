@@ -86,7 +86,7 @@ def test_one_window_has_bars_alone():
 def test_findings_have_a_colour_and_a_count():
     bars = verdict_figure([profile([40, 90, 40, 30, 4, 3, 90], output=True)]).axes[0]
     drawn = [to_hex(bar.get_facecolor()) for bar in bars.patches]
-    fine, tail, bottleneck = FINE.colour, LOOKS["overparameterised tail"].colour, LOOKS["bottleneck"].colour
+    fine, tail, bottleneck = FINE.colour, LOOKS["tail"].colour, LOOKS["bottleneck"].colour
     assert drawn == [fine, bottleneck, fine, fine, tail, tail, OUTPUT.colour]
     legend = [text.get_text() for text in bars.get_legend().get_texts()]
     assert legend == ["bottleneck (1)", "does little (2)", "output layer"]
@@ -126,17 +126,17 @@ def test_windows_within_an_epoch_lie_beside_the_metric_by_steps():
 
 
 def test_the_moment_of_settling_is_drawn_and_named():
-    windows = [profile([90, 40], epoch=3 * e) for e in range(4)]
-    over_time = verdict_figure(windows, settled=2).axes[1]
+    windows = [profile([90, 40], epoch=3 * e) for e in range(10)]
+    over_time = verdict_figure(windows).axes[1]
     line = over_time.get_lines()[-1]
-    assert list(line.get_xdata()) == [6, 6]
-    assert line.get_label() == "settled: epoch 6"
+    assert list(line.get_xdata()) == [21, 21]
+    assert line.get_label() == "settled: epoch 21"
 
 
 def test_the_title_says_what_the_profile_suggests_in_lines_that_fit():
     figure = verdict_figure([profile([90, 80, 95], names=[name[-60:] for name in LONG[:3]])])
     figure.draw_without_rendering()
-    assert "0.88" in figure.get_suptitle()
+    assert figure.get_suptitle().startswith("Too narrow: layers use 88 % of their features")
     assert "\n" in figure.get_suptitle()
     assert figure._suptitle.get_window_extent().x1 <= figure.bbox.x1
 

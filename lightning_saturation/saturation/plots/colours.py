@@ -19,8 +19,9 @@ class Look(NamedTuple):
 FINE = Look("#5b8fc7", "nothing to flag")
 OUTPUT = Look("#c3c3c3", "output layer")
 LOOKS = {
-    "underparameterised": Look("#c1272d", "too narrow"),
-    "overparameterised tail": Look("#e6a83a", "does little"),
+    "too narrow": Look("#c1272d", "too narrow"),
+    "too wide": Look("#8fb9a8", "too wide"),
+    "tail": Look("#e6a83a", "does little"),
     "bottleneck": Look("#8f1d5b", "bottleneck"),
 }
 """By the kind of a finding; of a layer with several the last counts. Too few samples are hatched instead."""

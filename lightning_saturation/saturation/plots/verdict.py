@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.metric_curve import MetricCurve
-from lightning_saturation.drawing.text_table import number
 from lightning_saturation.saturation.plots.bars import FEW, bars_height, bars_legend, bars_width, draw_bars
 from lightning_saturation.saturation.plots.course import draw_course
-from lightning_saturation.saturation.report.diagnosis import Diagnosis, listed
+from lightning_saturation.saturation.report.convergence import replay
 from lightning_saturation.saturation.report.report import SaturationReport
 
 if TYPE_CHECKING:
@@ -23,13 +22,11 @@ _LETTER = 0.1
 """Inches that a letter of the sentence takes; names are wider than prose."""
 
 
-def verdict_figure(
-    reports: Sequence[SaturationReport], *, metric: MetricCurve | None = None, settled: int | None = None
-) -> Figure:
+def verdict_figure(reports: Sequence[SaturationReport], *, metric: MetricCurve | None = None) -> Figure:
     """Return the last of ``reports``, windows of one stage and oldest first, as bars under what it suggests.
 
     A tick at each bar is the first window. With two windows or more, the average is drawn beside it over time with
-    ``metric``, and a line at window number ``settled``. A ``ValueError`` where the last report has no layer.
+    ``metric``, and a line where the profile settled. A ``ValueError`` where the last report has no layer.
     """
     if not reports or not reports[-1].layers:
         raise ValueError(f"Expected `reports` to end with one that has layers, got {len(reports)} reports.")
@@ -37,7 +34,7 @@ def verdict_figure(
     diagnosis = last.diagnose(history=reports)
     left, over_time = bars_width(len(last.layers)), len(reports) > 1
     width = 0.6 + left + (_COURSE_WIDTH if over_time else 0)
-    lines = textwrap.wrap(_verdict(last, diagnosis), int(width / _LETTER))
+    lines = textwrap.wrap(diagnosis.verdict, int(width / _LETTER))
     figure = canvas.new_figure(width, _HEIGHT + bars_height(list(last.layers)) + 0.2 * len(lines))
     panels = figure.subplots(
         1, 2 if over_time else 1, squeeze=False, width_ratios=[left, _COURSE_WIDTH][: 1 + over_time]
@@ -45,7 +42,9 @@ def verdict_figure(
     draw_bars(panels[0][0], last, first, diagnosis)
     bars_legend(panels[0][0], last, first, diagnosis)
     if over_time:
-        draw_course(panels[0][1], reports, metric=metric, settled=settled)
+        settled = replay(reports, stage=last.stage)
+        at = next((index for index, report in enumerate(reports) if report is settled), None)
+        draw_course(panels[0][1], reports, metric=metric, settled=at)
     for axes in panels[0]:
         # One scale for all, whatever the data, with room above a full bar for its label.
         axes.set_ylim(0, 1.06 if len(last.layers) <= FEW else 1.16)
@@ -56,8 +55,3 @@ def verdict_figure(
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle("\n".join(lines), x=0.1 / width, ha="left", fontsize=11, fontweight="bold")
     return figure
-
-
-def _verdict(report: SaturationReport, diagnosis: Diagnosis) -> str:
-    said = "; ".join(f"{finding.kind}: {listed(finding.layers)}" for finding in diagnosis.findings) or "nothing to flag"
-    return f"Average saturation {number(report.average, 2)} ({report.stage}): {said}"

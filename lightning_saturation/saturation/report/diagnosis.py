@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
+
+Certainty = Literal["certain", "likely", "possible"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that a profile shows.
 
-    ``kind`` is one of ``"underparameterised"``, ``"overparameterised tail"``, ``"bottleneck"`` and ``"too few
-    samples"``; ``layers`` are those it is about (all for the network as a whole); ``evidence`` holds the numbers that
-    the rule compared; ``source`` says where the rule comes from, and which part of it is a choice of ours.
+    ``kind`` is one of ``"too narrow"``, ``"bottleneck"``, ``"tail"``, ``"too wide"`` and ``"too few samples"``;
+    ``layers`` are those it is about (all for the network as a whole); ``evidence`` holds the numbers that the rule
+    compared; ``source`` says where the rule comes from, and which part of it is a choice of ours. ``advice`` is what to
+    try next, ``sure`` how sure it is to help: ``"certain"`` follows from the numbers, ``"likely"`` did in most of the
+    runs that we know, ``"possible"`` is worth a try. ``brief`` is the finding in a few words.
     """
 
     kind: str
@@ -20,6 +25,9 @@ class Finding:
     layers: tuple[str, ...]
     evidence: dict[str, float]
     source: str
+    advice: str = ""
+    sure: Certainty = "possible"
+    brief: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,33 @@ class Diagnosis:
         """The kinds of the findings, each once."""
         return tuple(dict.fromkeys(finding.kind for finding in self.findings))
 
+    @property
+    def verdict(self) -> str:
+        """One sentence: the weightiest finding with what to try, and what else there is."""
+        if not self.findings:
+            if math.isnan(self.average):
+                return "Nothing was measured, so that nothing can be said."
+            if self.notes:
+                return f"Layers use {percent(self.average)} of their features on average, and not all could be judged."
+            return f"No layer stands out: on average layers use {percent(self.average)} of their features."
+        first, *others = self.findings
+        also = ", ".join(dict.fromkeys(finding.brief for finding in others))
+        sentence = f"{first.kind.capitalize()}: {first.message}; {first.advice}"
+        return f"{sentence} (also: {also})." if also else f"{sentence}."
+
     def __str__(self) -> str:
         average = "missing" if math.isnan(self.average) else f"{self.average:.2f}"
         lines = [f"Diagnosis ({self.stage}, epoch {self.epoch}): average saturation {average}"]
-        lines += [f"- {finding.kind}: {finding.message}\n    ({finding.source})" for finding in self.findings]
+        for finding in self.findings:
+            lines += [f"- {finding.kind}: {finding.message}", f"    {finding.advice} ({finding.sure})"]
+            lines.append(f"    ({finding.source})")
         lines += [] if self.findings else ["- nothing to flag"]
         return "\n".join([*lines, *(f"- not judged: {note}" for note in self.notes)])
+
+
+def percent(share: float) -> str:
+    """Return ``share`` as a whole percentage."""
+    return f"{100 * share:.0f} %"
 
 
 def listed(layers: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_saturation.capture.layer_shape import LayerShape
 from lightning_saturation.covariance import spectrum
 from lightning_saturation.covariance.sketch import Sketch
 from lightning_saturation.covariance.sketch_bounds import dimension_bracket, estimated_eigenvalues
@@ -27,6 +28,9 @@ class LayerStatistics:
     ``rows`` are ``"samples"``; or ``"positions"``, where a batch gives more rows than it has samples (tokens, windows,
     a layer that runs several times); or ``"none"``, where it gives a single one, or the same whatever the data are. The
     last are no data, and not in the average.
+
+    ``inputs`` and ``weights`` count the layer's own, ``reach`` is how many directions its outputs can have however wide
+    it is: as many as its inputs have, of a linear layer.
     """
 
     features: int
@@ -43,6 +47,9 @@ class LayerStatistics:
     saturation_lower: float = math.nan
     saturation_upper: float = math.nan
     rows: str = "samples"
+    inputs: float = field(default=math.nan, compare=False)
+    weights: float = field(default=math.nan, compare=False)
+    reach: float = field(default=math.nan, compare=False)
 
     @classmethod
     def from_eigenvalues(
@@ -112,6 +119,11 @@ NUMBERS = tuple(field.name for field in fields(LayerStatistics) if field.name no
 """The numbers of a layer by name."""
 
 _WHOLE = ("features", "samples", "skipped", "intrinsic_dimension")
+
+
+def with_shapes(layers: Mapping[str, LayerStatistics], shapes: Mapping[str, LayerShape]) -> dict[str, LayerStatistics]:
+    """Return ``layers``, each with its own of ``shapes``."""
+    return {name: replace(layer, **shapes[name]._asdict()) for name, layer in layers.items()}
 
 
 def with_rows(layers: Mapping[str, LayerStatistics], kinds: Mapping[str, str]) -> dict[str, LayerStatistics]:

@@ -121,32 +121,35 @@ class SaturationReport(Tabulated):
         *,
         history: Sequence[SaturationReport] = (),
         average_above: float = 0.45,
-        early_epochs: int = 3,
+        wide_below: float = 0.2,
         tail_below: float = 0.1,
         tail_layers: int = 2,
         tail_drop: float = 2.0,
         bottleneck_above: float = 0.3,
     ) -> Diagnosis:
-        """Return what this window suggests about the network, each finding with its numbers and its source.
+        """Return what this window suggests about the network, the weightiest first, and one sentence: its ``verdict``.
 
-        - *underparameterised*: the average is above ``average_above``; with the windows of the run as ``history``
-          also: it was so in every window from the first ``early_epochs`` epochs on. Both are judged at a ``delta`` of
-          at most 0.99, for which the paper gives the number.
-        - *overparameterised tail*: at least ``tail_layers`` layers up to the end of the network are below
-          ``tail_below``, and a layer before them is at least ``tail_drop`` times as high.
+        - *too narrow*: the average is above ``average_above``, judged at a ``delta`` of at most 0.99, for which the
+          paper gives the number. With the windows of the run as ``history`` it also says whether it always was.
         - *bottleneck*: a layer is at least ``bottleneck_above`` over both neighbours.
+        - *tail*: at least ``tail_layers`` layers up to the end of the network are below ``tail_below``, and a layer
+          before them is at least ``tail_drop`` times as high.
+        - *too wide*: the layers whose inputs have as many directions as they have features are
+          below ``wide_below`` on average. The others look empty however wide they are: early convolutions, averaged
+          over positions, and layers that widen.
         - *too few samples*: a layer saw no more samples than it has features.
 
         Output layers are compared with, never judged. A layer without a measurement, or with too few samples, never
         counts as low. Raises ``ValueError`` for thresholds outside their range.
 
-        Source: Shenk et al., *Spectral Analysis of Latent Representations*, sections 3.4 and 3.5.
+        Source: Shenk et al., *Spectral Analysis of Latent Representations*, sections 3.4 and 3.5;
+        ``docs/diagnosis.md``.
         """
         return rules.judge(
             self,
             history,
             average_above=average_above,
-            early_epochs=early_epochs,
+            wide_below=wide_below,
             tail_below=tail_below,
             tail_layers=tail_layers,
             tail_drop=tail_drop,
@@ -157,7 +160,9 @@ class SaturationReport(Tabulated):
         """Return per layer the features at which its measured intrinsic dimension would sit at saturation ``target``.
 
         These are estimates: the intrinsic dimension itself moves with the width. Output layers, layers without a
-        measurement and layers with too few samples get none. Raises ``ValueError`` for a ``target`` outside (0, 1].
+        measurement and layers with too few samples get none, nor do those whose inputs leave no room for as many
+        directions, and those to widen where nothing says that it helps. ``weights`` is what it does to their number.
+        Raises ``ValueError`` for a ``target`` outside (0, 1].
 
         >>> import torch
         >>> layer = LayerStatistics.from_eigenvalues(torch.ones(8), features=8, samples=100)

@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_saturation.saturation.report.diagnosis import Diagnosis, Finding, listed
+from lightning_saturation.saturation.report.diagnosis import Diagnosis, Finding, listed, percent
+from lightning_saturation.saturation.report.series import saturation_series
+from lightning_saturation.stopping.settled import SettledRule, profile_changes
 
 if TYPE_CHECKING:
     from lightning_saturation.saturation.report.report import SaturationReport
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 PAPER = "Shenk et al., Spectral Analysis of Latent Representations"
 MEASURED_AT = 0.99
 """The explained variance at which the paper's 45 % was read off."""
+OURS = "docs/diagnosis.md"
+"""What the runs of this package say of a rule."""
 
 
 def inner_layers(report: SaturationReport) -> list[str]:
@@ -45,6 +49,16 @@ def at_most(report: SaturationReport, name: str) -> float:
     return 1.0 if math.isnan(known) or layer.too_few_samples else known
 
 
+def free(report: SaturationReport, name: str) -> bool:
+    """Return whether the inputs of a layer leave room for as many directions as it has features.
+
+    The averages of a convolution over positions have hardly more directions than it has input channels, and a linear
+    layer that widens has as many as it has inputs: however wide they are, such layers look empty.
+    """
+    layer = report.layers[name]
+    return not layer.reach < layer.features
+
+
 def too_few_samples(report: SaturationReport) -> Finding | None:
     """Return the layers whose samples cannot span their features, if any."""
     short = {name: layer for name, layer in report.layers.items() if layer.too_few_samples and layer.rows != "none"}
@@ -54,46 +68,32 @@ def too_few_samples(report: SaturationReport) -> Finding | None:
     parts = [f"{name}: {layer.samples} for {layer.features} features" for name, layer in short.items()]
     return Finding(
         "too few samples",
-        f"saturation is capped at (samples - 1) / features in {len(short)} of {len(report.layers)} layers; "
-        f"at least {needed} samples are needed in a window, better several times as many ({listed(tuple(parts))})",
+        f"{len(short)} of {len(report.layers)} layers saw no more rows than they have features, which caps their "
+        f"saturation ({listed(tuple(parts))})",
         tuple(short),
         {"needed": needed, "samples": min(layer.samples for layer in short.values())},
         "a covariance of n samples has at most rank n - 1",
+        f"measure over at least {needed} rows a window, better several times as many",
+        "certain",
+        f"too few samples in {len(short)} layers",
     )
 
 
-def underparameterised(report: SaturationReport, above: float) -> Finding | None:
+def too_narrow(report: SaturationReport, windows: Sequence[SaturationReport], above: float) -> Finding | None:
     """Return a finding if the average saturation is above ``above`` even with missing layers counted as 0."""
-    inner = inner_layers(report)
-    bound = math.fsum(at_least(report, name) for name in inner) / max(len(inner), 1)
-    if bound <= above:
+    if not _surely_above(report, above):
         return None
+    always = len(windows) > 1 and windows[0].epoch == 0 and all(_surely_above(window, above) for window in windows)
+    since = ", in every window since the first" if always else ""
     return Finding(
-        "underparameterised",
-        f"the average saturation is {report.average:.2f}, above {above:.2f}; more features per layer usually lower it "
-        "and help more than more layers",
-        tuple(inner),
-        {"average": report.average, "threshold": above},
-        f"{PAPER}, section 3.4, figure 9",
-    )
-
-
-def high_from_the_start(windows: Sequence[SaturationReport], above: float, epochs: int) -> Finding | None:
-    """Return a finding if the average was above ``above`` in all windows, the first ``epochs`` epochs among them."""
-    complete = [window for window in windows if not window.partial]
-    if not set(range(epochs)) <= {window.epoch for window in complete}:
-        return None
-    lowest = min(complete, key=lambda window: -math.inf if math.isnan(window.average) else window.average)
-    if not all(underparameterised(window, above) for window in complete):
-        return None
-    first = min(complete, key=lambda window: (window.epoch, window.step))
-    return Finding(
-        "underparameterised",
-        f"the average saturation was high from the first epoch on: {first.average:.2f} in epoch {first.epoch}, never "
-        f"below {lowest.average:.2f} since",
-        tuple(inner_layers(first)),
-        {"first": first.average, "lowest": lowest.average, "threshold": above, "windows": len(complete)},
-        f"{PAPER}, section 3.5, figure 11",
+        "too narrow",
+        f"layers use {percent(report.average)} of their features on average, more than {percent(above)}{since}",
+        tuple(inner_layers(report)),
+        {"average": report.average, "threshold": above, "windows": len(windows) if always else 1},
+        f"{PAPER}, section 3.4, figure 9, and 3.5, figure 11; {OURS}",
+        "try twice the width, which helps more than more layers",
+        "likely",
+        "too narrow",
     )
 
 
@@ -107,33 +107,70 @@ def tail(report: SaturationReport, below: float, layers: int, drop: float) -> Fi
     if length < layers or peak < drop * highest:
         return None
     return Finding(
-        "overparameterised tail",
-        f"the last {length} of {len(inner)} layers stay below {below:.2f} (highest {highest:.2f}) after a peak of "
-        f"{peak:.2f}; the network may do as well without them, or with fewer features there: {listed(low)}",
+        "tail",
+        f"the last {length} of {len(inner)} layers use at most {percent(highest)} of their features, after a peak of "
+        f"{percent(peak)} ({listed(low)})",
         low,
         {"highest": highest, "peak": peak, "threshold": below, "layers": length},
-        f"{PAPER}, section 3.5, figures 1 and 10; the threshold is a choice of this package",
+        f"{PAPER}, section 3.5, figures 1 and 10; the threshold is a choice of this package; {OURS}",
+        "try the network without them, or with fewer features there",
+        "likely",
+        f"a tail of {length} layers",
+    )
+
+
+def too_wide(report: SaturationReport, below: float) -> Finding | None:
+    """Return the layers that could hold more, if they are below ``below`` on average."""
+    able = tuple(name for name in inner_layers(report) if free(report, name))
+    average = math.fsum(at_most(report, name) for name in able) / max(len(able), 1)
+    if not able or average >= below:
+        return None
+    are = "uses" if len(able) == 1 else "use"
+    return Finding(
+        "too wide",
+        f"{listed(able)} {are} {percent(average)} of their features{' on average' if len(able) > 1 else ''}, less than "
+        f"{percent(below)}".replace("their", "its" if len(able) == 1 else "their"),
+        able,
+        {"average": average, "threshold": below},
+        f"a choice of this package; {OURS}",
+        "try half the width there, which is cheaper and often no worse",
+        "possible",
+        "too wide",
     )
 
 
 def bottlenecks(report: SaturationReport, above: float) -> list[Finding]:
-    """Return the layers that lie at least ``above`` over both neighbours."""
-    names = list(report.layers)
+    """Return the layers that lie at least ``above`` over both neighbours, as far as these could be as high."""
+    names, inner = list(report.layers), inner_layers(report)
     findings = []
     for before, name, after in zip(names, names[1:], names[2:], strict=False):
-        here, around = at_least(report, name), max(at_most(report, before), at_most(report, after))
-        layer = report.layers[name]
-        same = layer.rows == report.layers[before].rows == report.layers[after].rows
-        if name in report.output_layers or layer.rows == "none" or not same or here - around < above:
+        around = max(at_most(report, beside) if free(report, beside) else 1.0 for beside in (before, after))
+        here, kinds = at_least(report, name), {report.layers[each].rows for each in (before, name, after)}
+        if name not in inner or len(kinds) > 1 or here - around < above:
             continue
-        message = (
-            f"{name} fills {here:.2f} of its {layer.features} features, its neighbours at most {around:.2f}: "
-            "it may be too narrow"
+        findings.append(
+            Finding(
+                "bottleneck",
+                f"{name} uses {percent(here)} of its {report.layers[name].features} features, its neighbours at most "
+                f"{percent(around)}",
+                (name,),
+                {"saturation": here, "neighbours": around, "threshold": above},
+                f"{PAPER}, section 3.2, figure 2; the comparison with the neighbours is a choice of this package",
+                "try more features there first",
+                "possible",
+                f"bottleneck {name}",
+            )
         )
-        evidence = {"saturation": here, "neighbours": around, "threshold": above}
-        source = f"{PAPER}, section 3.2, figure 2; the comparison with the neighbours is a choice of this package"
-        findings.append(Finding("bottleneck", message, (name,), evidence, source))
     return findings
+
+
+def still_moving(windows: Sequence[SaturationReport]) -> str | None:
+    """Return a note if the profile has moved lately, as far as ``windows``, the last of them at the end, can tell."""
+    rule = SettledRule()
+    changes = profile_changes(saturation_series(windows, inner_layers(windows[-1])), window=rule.window)
+    if not changes or not changes[-1] >= rule.tolerance:
+        return None
+    return f"the profile has moved by {changes[-1]:.3f} in the last {rule.window} windows: it may not stay as it is"
 
 
 def judge(
@@ -141,34 +178,42 @@ def judge(
     history: Sequence[SaturationReport],
     *,
     average_above: float,
-    early_epochs: int,
+    wide_below: float,
     tail_below: float,
     tail_layers: int,
     tail_drop: float,
     bottleneck_above: float,
 ) -> Diagnosis:
     """Return what all rules together say; ``SaturationReport.diagnose`` documents the arguments."""
-    for name, value in (("average_above", average_above), ("tail_below", tail_below)):
+    shares = {"average_above": average_above, "wide_below": wide_below, "tail_below": tail_below}
+    for name, value in shares.items():
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"Expected `{name}`, a saturation, in [0, 1], got {value}.")
     for name, value in (("bottleneck_above", bottleneck_above), ("tail_drop", tail_drop)):
         if not value > 0:
             raise ValueError(f"Expected `{name}` above 0, got {value}.")
-    for name, count in (("early_epochs", early_epochs), ("tail_layers", tail_layers)):
-        if count < 1:
-            raise ValueError(f"Expected `{name}` of at least 1, got {count}.")
-    earlier = [h for h in history if h.stage == report.stage and (h.epoch, h.step) < (report.epoch, report.step)]
-    findings: list[Finding | None] = []
-    notes = []
+    if tail_layers < 1:
+        raise ValueError(f"Expected `tail_layers` of at least 1, got {tail_layers}.")
+    same = [each for each in history if each.stage == report.stage and not each.partial]
+    windows = [*(each for each in same if (each.epoch, each.step) < (report.epoch, report.step)), report]
+    few = too_few_samples(report)
+    narrow = None
+    notes = [still_moving(windows)]
     if report.delta > MEASURED_AT:
-        notes.append(f"underparameterised: a rule for delta up to {MEASURED_AT}, this is delta {report.delta:g}")
+        notes.append(f"too narrow: a rule for delta up to {MEASURED_AT}, this is delta {report.delta:g}")
     else:
-        findings.append(underparameterised(report, average_above))
-        findings.append(high_from_the_start([*earlier, report], average_above, early_epochs))
-        if report.average > average_above and findings[0] is None:
+        narrow = too_narrow(report, windows, average_above)
+        if report.average > average_above and narrow is None:
             average = f"{report.average:.2f} is above {average_above:.2f}"
-            notes.append(f"underparameterised: the average {average}, but not for sure: layers are missing or sketched")
-    findings += [tail(report, tail_below, tail_layers, tail_drop), *bottlenecks(report, bottleneck_above)]
-    findings.append(too_few_samples(report))
+            notes.append(f"too narrow: the average {average}, but not for sure: layers are missing or sketched")
+    low = tail(report, tail_below, tail_layers, tail_drop)
+    findings = [narrow, *bottlenecks(report, bottleneck_above), low, too_wide(report, wide_below)]
+    mostly = few is not None and 2 * len(few.layers) >= len(report.layers)
+    findings = [few, *findings] if mostly else [*findings, few]
     made = tuple(finding for finding in findings if finding is not None)
-    return Diagnosis(report.stage, report.epoch, report.average, made, tuple(notes))
+    return Diagnosis(report.stage, report.epoch, report.average, made, tuple(note for note in notes if note))
+
+
+def _surely_above(report: SaturationReport, above: float) -> bool:
+    inner = inner_layers(report)
+    return math.fsum(at_least(report, name) for name in inner) / max(len(inner), 1) > above

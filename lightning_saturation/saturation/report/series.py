@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
-from lightning_saturation.saturation.report.report import SaturationReport
+if TYPE_CHECKING:
+    from lightning_saturation.saturation.report.report import SaturationReport
 
 
 def saturation_series(reports: Sequence[SaturationReport], layers: Collection[str]) -> dict[str, list[float]]:

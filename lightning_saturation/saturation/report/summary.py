@@ -22,8 +22,9 @@ def summary(reports: Sequence[SaturationReport]) -> dict[str, float | int]:
 
 
 _COUNTED = {
-    "too_narrow": "underparameterised",
-    "tail_layers": "overparameterised tail",
+    "too_narrow": "too narrow",
+    "too_wide": "too wide",
+    "tail_layers": "tail",
     "bottlenecks": "bottleneck",
     "too_few_samples": "too few samples",
 }

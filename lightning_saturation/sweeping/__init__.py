@@ -1,0 +1,1 @@
+"""Many networks trained alike, and their saturation against what they are for."""

@@ -1,0 +1,128 @@
+"""One trial: a configuration trained, and what its network came to."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+
+from lightning_saturation.drawing.replacing import replacing
+from lightning_saturation.saturation.monitor import SaturationMonitor
+from lightning_saturation.sweeping.grid import Config, name_of
+
+Result = dict[str, Any]
+Trial = Callable[[Config], tuple[LightningModule, Any]]
+TrainerOptions = Mapping[str, Any] | Callable[[Config], Trainer] | None
+
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+"""Of a Trainer's arguments what many trainings at a time want; those that are given win."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all trials of a sweep share."""
+
+    trial: Trial | str | os.PathLike[str]
+    out: Path
+    metric: str
+    trainer: TrainerOptions = None
+    seed: int = 0
+
+    def path(self, config: Config) -> Path:
+        """Return the file of the result of ``config``."""
+        options = self.trainer if isinstance(self.trainer, Mapping) else {}
+        plain = {key: value for key, value in options.items() if isinstance(value, bool | int | float | str)}
+        return self.out / "trials" / f"{name_of(config, {**plain, 'metric': self.metric, 'seed': self.seed})}.json"
+
+    def finished(self, config: Config) -> Result | None:
+        """Return the result of ``config``, or None where it has not finished."""
+        path = self.path(config)
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def run(setup: Setup, config: Config, *, logger: Any = None) -> Result:
+    """Train ``config`` and return its result, which is on disk by then: a file is whole or not there."""
+    seed_everything(setup.seed, verbose=False)
+    begin = time.perf_counter()
+    if callable(setup.trial):
+        module, data = setup.trial(dict(config))
+        trainer = _trainer(setup.trainer, config)
+    else:
+        from lightning_saturation.sweeping.command_line import from_command_line
+
+        module, data, trainer = from_command_line(setup.trial, config)
+    if logger is not None:
+        trainer.logger = logger
+    monitors = [c for c in trainer.callbacks if isinstance(c, SaturationMonitor)]  # type: ignore[attr-defined]
+    monitor = monitors[0] if monitors else SaturationMonitor()
+    if not monitors:
+        trainer.callbacks.insert(0, monitor)  # type: ignore[attr-defined]
+    _fit(trainer, module, data)
+    result = {
+        "config": {key: value if _is_json(value) else repr(value) for key, value in config.items()},
+        "metric": setup.metric,
+        "value": _value(trainer, setup.metric),
+        **_measured(monitor),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "epochs": trainer.current_epoch,
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+    path = setup.path(config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return result
+
+
+def _trainer(options: TrainerOptions, config: Config) -> Trainer:
+    if callable(options):
+        return options(dict(config))
+    # Callbacks keep what they saw: each trial has its own.
+    return Trainer(**{**QUIET, **copy.deepcopy(dict(options or {}))})
+
+
+def _fit(trainer: Trainer, module: LightningModule, data: Any) -> None:
+    if isinstance(data, LightningDataModule):
+        trainer.fit(module, datamodule=data)
+    elif isinstance(data, tuple | list):
+        trainer.fit(module, *data)
+    else:
+        trainer.fit(module, data)
+
+
+def _value(trainer: Trainer, metric: str) -> float:
+    known = trainer.callback_metrics
+    if metric not in known:
+        raise ValueError(f"Expected `metric` among what was logged, {sorted(known)}, got {metric!r}.")
+    return float(known[metric])
+
+
+def _measured(monitor: SaturationMonitor) -> Result:
+    report, diagnosis = monitor.report(), monitor.diagnose()
+    return {
+        "average": None if math.isnan(report.average) else report.average,
+        "verdict": diagnosis.verdict,
+        "findings": [{"kind": finding.kind, "layers": list(finding.layers)} for finding in diagnosis.findings],
+        "layers": {name: None if math.isnan(value) else value for name, value in report.saturation.items()},
+    }
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
