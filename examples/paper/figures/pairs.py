@@ -102,7 +102,7 @@ def units(study: Study) -> Figure:
     names = [layer["layer"] for layer in layers]
     for key, label in (("bipartite", "one to one"), ("semi", "each its best")):
         left.plot(names, [layer[key] for layer in layers], "o-", label=label)
-    left.set(ylabel="mean correlation of partners", ylim=(0, 1), title="Units of two networks")
+    left.set(ylabel="mean correlation of partners, held-out samples", ylim=(0, 1), title="Units of two networks")
     left.tick_params(axis="x", rotation=90)
     left.legend(fontsize=7)
     decays = [key for key in layers[0] if key.startswith("loss at decay")]
@@ -110,7 +110,11 @@ def units(study: Study) -> Figure:
         color = shade(index, range(len(layers)))
         marks = [key.removeprefix("loss at decay ") for key in decays]
         right.plot(marks, [layer[key] for key in decays], "o-", color=color, markersize=3, label=layer["layer"])
-    right.set(xlabel="L1 penalty", ylabel="loss (share of variance)", title="A unit predicted from the other network's")
+    right.set(
+        xlabel="L1 penalty",
+        ylabel="loss, held-out samples (0.5: nothing)",
+        title="A unit predicted from the other network's",
+    )
     right.legend(fontsize=6, ncols=2)
     figure.suptitle(title_of(study), fontsize=10)
     return figure
