@@ -26,10 +26,10 @@ def interleave(
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + warm_up):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            _wait()
+            wait()
             start = clock()
             steps[name]()
-            _wait()
+            wait()
             if number >= warm_up:
                 seconds[name].append(clock() - start)
     return seconds
@@ -55,6 +55,7 @@ def machine(*packages: str) -> str:
     return f"{date.today()}, {platform.machine()}, {device}, Python {platform.python_version()}, {versions}"
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Wait until a GPU has done its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

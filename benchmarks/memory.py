@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from interleaved import machine, table
-from overhead import NETWORKS, network, training_step
+from networks import NETWORKS, network, training_step
 from torch import nn
 
 from lightning_saturation.covariance.accumulation import Accumulation

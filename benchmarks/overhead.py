@@ -1,10 +1,12 @@
-"""What watching costs per training step: no monitor, ours and delve, interleaved step by step in one process.
+"""What watching costs per training step: within one fit, two of every four steps are watched (1 0 0 1).
 
-    python benchmarks/overhead.py                  # median of the steps' ratios, quartiles, and the ratio of totals
-    python benchmarks/overhead.py --rounds 200 --only "VGG11"
+    python benchmarks/overhead.py                        # VGG11 and the transformer, 320 steps each variant
+    python benchmarks/overhead.py --only ResNet --clock cpu
 
-The median is the step that most steps are; the ratio of totals also holds the steps in which rows are folded into the
-covariance. Closing a window (the eigenproblems, once an epoch) is given apart, in steps. Needs the extra `benchmarks`.
+A step watched is compared with its neighbours, which a machine that changes its speed slows alike, in the same network
+with the same weights: the trimmed mean of the differences within four steps, over that of the steps not watched.
+Folding rows into the covariance falls on few steps, which trimming would hide: it is timed by itself, all of it, and
+added as its mean. Closing a window (the eigenproblems, once an epoch) is given apart, in steps.
 """
 
 from __future__ import annotations
@@ -12,196 +14,237 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import math
+import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
-from interleaved import interleave, machine, ratio, table
+from interleaved import machine, table, wait
+from lightning.pytorch import Callback, LightningModule, Trainer
+from networks import NETWORKS, Batch
 from torch import nn
+from torch.utils.data import DataLoader
 
-from lightning_saturation.capture.pooling import Pooling
-from lightning_saturation.capture.tracker import LayerTracker
-from lightning_saturation.covariance.accumulation import MaxSamples, accumulation
-from lightning_saturation.saturation.window import saturation_tracker
+from lightning_saturation import SaturationMonitor
+from lightning_saturation.covariance.row_buffer import RowBuffer
 
-STEPS_PER_EPOCH = 391  # of CIFAR-10 at a batch of 128; a budget spreads over so many steps
+WARM_UP = 8  # steps; the first batch is also looked at for the data flow
+TRIM = 0.1  # of the groups of four, at either end
 
-Batch = tuple[torch.Tensor, torch.Tensor]
-
-
-def vgg11(width: float = 0.25) -> nn.Module:
-    """Return VGG11 with batch norm at a quarter of its width, for 32×32 images."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for size in (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0):
-        if size:
-            features = int(size * width)
-            layers += [nn.Conv2d(channels, features, 3, padding=1), nn.BatchNorm2d(features), nn.ReLU()]
-            channels = features
-        else:
-            layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+Clock = Callable[[], float]
 
 
-class Block(nn.Module):
-    """Two 3×3 convolutions and a shortcut."""
+class Cost(NamedTuple):
+    """Of watching one step, as a share of a step: all of it, its standard error, the folds in it; and of closing."""
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+    overhead: float
+    error: float
+    folds: float
+    closing: float
+
+
+class Net(LightningModule):
+    """A network that learns one batch."""
+
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(before, after, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(),
-            nn.Conv2d(after, after, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(after),
-        )
-        same = stride == 1 and before == after
-        self.shortcut = nn.Identity() if same else nn.Conv2d(before, after, 1, stride, bias=False)
+        self.net = net
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the block's output."""
-        return torch.relu(self.body(x) + self.shortcut(x))
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Return the loss."""
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam."""
+        return torch.optim.Adam(self.parameters())
 
 
-def resnet18(width: float = 0.5) -> nn.Module:
-    """Return a ResNet-18 for 32×32 images at half of its width."""
-    sizes = [int(size * width) for size in (64, 128, 256, 512)]
-    layers: list[nn.Module] = [nn.Conv2d(3, sizes[0], 3, padding=1, bias=False), nn.BatchNorm2d(sizes[0]), nn.ReLU()]
-    before = sizes[0]
-    for number, size in enumerate(sizes):
-        layers += [Block(before, size, 2 if number else 1), Block(size, size, 1)]
-        before = size
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+def is_watched(step: int) -> bool:
+    """Return whether step number ``step`` is watched: 1 0 0 1, again and again."""
+    return step % 4 in (0, 3)
 
 
-class Transformer(nn.Module):
-    """Four encoder blocks of 256 features over 64 tokens, and a classifier."""
+class Half(SaturationMonitor):
+    """The monitor, watching two of every four steps."""
 
-    def __init__(self, blocks: int = 4, features: int = 256) -> None:
-        super().__init__()
-        block = nn.TransformerEncoderLayer(features, 4, 4 * features, dropout=0.0, batch_first=True, norm_first=True)
-        self.blocks = nn.TransformerEncoder(block, blocks, enable_nested_tensor=False)
-        self.head = nn.Linear(features, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits (samples, 10) of tokens (samples, 64, 256)."""
-        return self.head(self.blocks(x).mean(1))
+    def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
+        if is_watched(trainer.global_step):
+            super()._watch(trainer, pl_module, stage, batch)
 
 
-def images() -> Batch:
-    """Return a batch of 128 images."""
-    return torch.randn(128, 3, 32, 32), torch.randint(0, 10, (128,))
+class HalfDelve(Callback):
+    """Delve's tracker, recording two of every four steps."""
 
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.tracker: Any = None
 
-def few_images() -> Batch:
-    """Return a batch of 64 images."""
-    return torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,))
-
-
-def tokens() -> Batch:
-    """Return a batch of 32 sequences of 64 tokens."""
-    return torch.randn(32, 64, 256), torch.randint(0, 10, (32,))
-
-
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Batch]]] = {
-    "VGG11, width 1/4, 32×32, batch 128": (vgg11, images),
-    "ResNet-18, width 1/2, 32×32, batch 64": (resnet18, few_images),
-    "transformer, 4 × 256, 64 tokens, batch 32": (Transformer, tokens),
-}
-
-
-def training_step(net: nn.Module, batch: Batch, tracker: LayerTracker | None = None) -> None:
-    """Train one step; a tracker counts as the monitor does, within the batch only."""
-    if tracker is not None:
-        tracker.record("train")
-    net.optimizer.zero_grad()  # type: ignore[union-attr, operator]
-    nn.functional.cross_entropy(net(batch[0]), batch[1]).backward()
-    net.optimizer.step()  # type: ignore[union-attr, operator]
-    if tracker is not None:
-        tracker.record(None)
-
-
-def network(build: Callable[[], nn.Module]) -> nn.Module:
-    """Return the network, the same each time, with its optimizer."""
-    torch.manual_seed(0)
-    net = build()
-    object.__setattr__(net, "optimizer", torch.optim.Adam(net.parameters()))
-    return net
-
-
-def ours(
-    build: Callable[[], nn.Module], batch: Batch, pooling: Pooling, max_samples: MaxSamples = "default"
-) -> tuple[Callable[[], None], LayerTracker]:
-    """Return a step with our hooks, and the tracker behind them."""
-    net = network(build)
-    kept = accumulation(pooling=pooling, max_samples=max_samples)
-    tracker = saturation_tracker(net, stages=["train"], pooling=pooling, kept=kept)
-    tracker.windows["train"].batches = STEPS_PER_EPOCH
-    tracker.attach()
-    return partial(training_step, net, batch, tracker), tracker
-
-
-def delve(build: Callable[[], nn.Module], batch: Batch, method: str) -> Callable[[], None] | None:
-    """Return a step with delve's hooks, or None where it is not installed."""
-    try:
-        with warnings.catch_warnings():
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put its hooks onto the model."""
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # invalid escape sequences in its source
             from delve import SaturationTracker
-    except ImportError:
-        return None
-    net = network(build)
-    with contextlib.redirect_stdout(io.StringIO()):
-        SaturationTracker(tempfile.mkdtemp(), "csv", net, conv_method=method, device="cpu")
-    return partial(training_step, net, batch)
+
+            folder = tempfile.mkdtemp()
+            self.tracker = SaturationTracker(folder, "csv", pl_module.net, conv_method=self.method, device="cpu")
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Record or not."""
+        self.tracker.record = is_watched(trainer.global_step)
 
 
-def compare(name: str, rounds: int, clock: Callable[[], float]) -> list[tuple[str, ...]]:
-    """Return the table's rows for one network."""
+class Watch:
+    """When each step began and ended, as seen from before and behind all other callbacks, and how long folds took."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.steps: list[float] = []
+        self.folds: list[float] = []
+        self.closing = math.nan
+
+    def first(self) -> Callback:
+        """Return the callback that begins to count."""
+
+        class First(Callback):
+            def on_train_batch_start(inner, *_: Any) -> None:  # noqa: N805
+                self.folds.append(0.0)
+                self.begin = self.now()
+
+            def on_train_epoch_end(inner, *_: Any) -> None:  # noqa: N805
+                self.begin = self.now()
+
+        return First()
+
+    def last(self) -> Callback:
+        """Return the callback that ends it."""
+
+        class Last(Callback):
+            def on_train_batch_end(inner, *_: Any) -> None:  # noqa: N805
+                self.steps.append(self.now() - self.begin)
+
+            def on_train_epoch_end(inner, *_: Any) -> None:  # noqa: N805
+                self.closing = self.now() - self.begin
+
+        return Last()
+
+    def now(self) -> float:
+        """Return the time, when the device has done its work."""
+        wait()
+        return self.clock()
+
+    @contextlib.contextmanager
+    def timing_folds(self) -> Iterator[None]:
+        """Time what hands rows over to the covariance."""
+        fold = RowBuffer._update
+
+        def timed(buffer: RowBuffer, rows: torch.Tensor, weight: int) -> None:
+            begin = self.now()
+            fold(buffer, rows, weight)
+            if len(self.folds) > len(self.steps):  # not while a window closes
+                self.folds[-1] += self.now() - begin
+
+        RowBuffer._update = timed  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            RowBuffer._update = fold  # type: ignore[method-assign]
+
+    def cost(self) -> Cost:
+        """Return what the steps say."""
+        plain = [step - fold for step, fold in zip(self.steps, self.folds, strict=True)]
+        groups = [plain[i : i + 4] for i in range(WARM_UP, len(plain) - 3, 4)]
+        differences = [(one + four - two - three) / 2 for one, two, three, four in groups]
+        step = trimmed([(two + three) / 2 for _, two, three, _ in groups])[0]
+        more, error = trimmed(differences)
+        watched = [fold for number, fold in enumerate(self.folds) if number >= WARM_UP and is_watched(number)]
+        folds = statistics.fmean(watched)
+        return Cost((more + folds) / step, error / step, folds / step, self.closing / step)
+
+
+def trimmed(values: list[float]) -> tuple[float, float]:
+    """Return the mean without the ``TRIM`` smallest and largest values, and its standard error.
+
+    Source: Wilcox, *Introduction to robust estimation and hypothesis testing*, 2012, section 3.3 (winsorised variance).
+    """
+    cut = int(TRIM * len(values))
+    ordered = sorted(values)
+    kept = ordered[cut : len(values) - cut]
+    winsorised = [kept[0]] * cut + kept + [kept[-1]] * cut
+    return statistics.fmean(kept), statistics.stdev(winsorised) / (1 - 2 * TRIM) / math.sqrt(len(values))
+
+
+def variants(images: bool) -> dict[str, Callable[[], Callback]]:
+    """Return the callbacks to compare, by name."""
+    found: dict[str, Callable[[], Callback]] = {
+        "mean (default)": lambda: Half(),
+        "positions + auto": lambda: Half(pooling="positions"),
+        "positions + all": lambda: Half(pooling="positions", max_samples=None),
+    }
+    if importable("delve"):
+        # Of tokens delve takes the last one, whatever the method for images; it has no rows of positions for them.
+        found["delve, mean" if images else "delve, last token"] = lambda: HalfDelve("mean")
+        if images:
+            found["delve, positions"] = lambda: HalfDelve("channelwise")
+    return found
+
+
+def importable(name: str) -> bool:
+    """Return whether the package ``name`` is there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            __import__(name)
+        except ImportError:
+            return False
+    return True
+
+
+def measure(name: str, callback: Callback, *, steps: int, clock: Clock) -> Cost:
+    """Return what ``callback`` costs in a fit of the network called ``name``."""
     build, make_batch = NETWORKS[name]
     torch.manual_seed(1)
-    batch = make_batch()
-    mine, tracker = ours(build, batch, "mean")
-    some, _ = ours(build, batch, "positions")
-    positions, _ = ours(build, batch, "positions", None)
-    steps: dict[str, Callable[[], None] | None] = {
-        "no monitor": partial(training_step, network(build), batch),
-        "ours, mean (default)": mine,
-        "ours, positions + auto (default)": some,
-        "ours, positions + all": positions,
-        # Of tokens delve takes the last one, whatever the method for images; it has no rows of positions for them.
-        "delve, mean" if len(batch[0].shape) == 4 else "delve, last token": delve(build, batch, "mean"),
-        "delve, positions (its default)": delve(build, batch, "channelwise") if len(batch[0].shape) == 4 else None,
-    }
-    seconds = interleave({key: step for key, step in steps.items() if step is not None}, rounds=rounds, clock=clock)
-    rows = []
-    for variant in list(seconds)[1:]:
-        median, low, high, total = ratio(seconds, variant, "no monitor")
-        rows.append((name, variant, f"{median:.3f}", f"{low:.3f} – {high:.3f}", f"{total:.3f}"))
-    step = sorted(seconds["no monitor"])[rounds // 2]
-    start = clock()
-    tracker.windows["train"].statistics(delta=0.99)
-    rows.append((name, "ours, closing a window", f"{(clock() - start) / step:.1f} steps", "", ""))
-    return rows
+    batch, watch = make_batch(), Watch(clock)
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    with warnings.catch_warnings(), watch.timing_folds():
+        warnings.simplefilter("ignore")  # few workers, few samples
+        trainer = Trainer(
+            max_epochs=1,
+            accelerator="auto",
+            devices=1,
+            callbacks=[watch.first(), callback, watch.last()],
+            **dict.fromkeys(quiet, False),
+        )
+        trainer.fit(Net(build()), DataLoader([batch] * (WARM_UP + steps), batch_size=None))  # type: ignore[arg-type]
+    return watch.cost()
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=100, help="steps of each variant (default: %(default)s)")
-    parser.add_argument("--only", default="", help="networks whose name starts so")
+    parser.add_argument("--steps", type=int, default=320, help="half of them watched (default: %(default)s)")
+    parser.add_argument("--only", nargs="*", default=["VGG", "transformer"], help="networks whose names start so")
+    parser.add_argument("--variant", default="", help="variants whose names start so")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor seconds, one thread")
-    arguments = parser.parse_args()
-    clock = time.perf_counter
-    if arguments.clock == "cpu":
+    options = parser.parse_args()
+    if options.clock == "cpu":
         torch.set_num_threads(1)
-        clock = time.process_time
-    rows = [
-        row for name in NETWORKS if name.startswith(arguments.only) for row in compare(name, arguments.rounds, clock)
-    ]
-    print(table(rows, ("network", "variant", "median step ratio", "quartiles", "total ratio")))
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    rows = []
+    for name, (_, make_batch) in NETWORKS.items():
+        if not name.startswith(tuple(options.only)):
+            continue
+        for variant, make in variants(make_batch()[0].ndim == 4).items():
+            if variant.startswith(options.variant):
+                cost = measure(name, make(), steps=options.steps, clock=clock)
+                ratio = f"{1 + cost.overhead:.3f} ± {cost.error:.3f}"
+                closing = "" if variant.startswith("delve") else f"{cost.closing:.1f} steps"
+                rows.append((name, variant, ratio, f"{cost.folds:.3f}", closing))
+                print(*rows[-1], sep="; ", flush=True)
+    print(table(rows, ("network", "variant", "step, to one not watched", "of it folding", "closing a window")))
     print(machine("lightning"))
 
 

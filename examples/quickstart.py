@@ -59,7 +59,7 @@ def main() -> int:
 def _show(monitor: SaturationMonitor, logger: WandbLogger, out: Path) -> None:
     import wandb
 
-    print(f"\n{monitor.report()}\n\n{monitor.diagnose()}\n")
+    print(f"\n{monitor.diagnose().verdict}\n\n{monitor.report()}\n\n{monitor.diagnose()}\n")
     picture = out / "saturation.png"
     monitor.plot().savefig(picture, dpi=150)
     run = Path(logger.experiment.dir).parent

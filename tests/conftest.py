@@ -32,6 +32,7 @@ FUNCTIONS = (
     "matching.units",
     "operators.arpack",
     "operators.chebyshev",
+    "operators.circular",
     "operators.convolution_geometry",
     "operators.density",
     "operators.histogram",

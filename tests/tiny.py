@@ -21,6 +21,8 @@ quiet = [
     pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
+    # Runs of tests are short, and tests/stopping says when this is said.
+    pytest.mark.filterwarnings("ignore:SaturationStopping cannot stop this training"),
 ]
 
 

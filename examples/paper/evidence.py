@@ -4,12 +4,14 @@
 
 Each claim's verdict follows from its number: it holds where the whole 95 % interval lies on the claimed side, does not
 hold where it lies on the other, and is not decided here where fewer than two thirds of the planned kinds of runs are
-there. Where the further series are missing, the table on stopping stays as it is.
+there. Pictures are those that figures/draw.py has left beside the page. Where the further series are missing, the table
+on stopping stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # examples/, where `paper` is
 
+from paper.figures.draw import FIGURES, STUDIES
 from paper.figures.records import load
 from paper.plan import plan
 from paper.studies.plan import studies
@@ -60,6 +63,16 @@ def texts(results: Path, series: Path) -> dict[str, str]:
     return found
 
 
+def pictures(folder: Path) -> str:
+    """Return the pictures that are there, with what each of them shows."""
+    shown = []
+    for name, draw in {**FIGURES, **{name: draw for name, (_, draw) in STUDIES.items()}}.items():
+        if (folder / f"{name}.png").exists():
+            told = inspect.getdoc(getattr(draw, "func", draw)) or name
+            shown.append(f"![{name}]({folder.name}/{name}.png)\n\n{told}")
+    return "\n\n".join(shown)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
@@ -67,6 +80,7 @@ def main() -> int:
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "evidence.md")
     options = parser.parse_args()
     found: dict[str, Any] = texts(options.results, options.series)
+    found["pictures"] = pictures(options.page.parent / "figures")
     write(options.page, found)
     print("\n\n".join(f"## {name}\n{text}" for name, text in found.items()))
     return 0

@@ -62,6 +62,11 @@ KINDS: dict[type[nn.Module], Kind] = {
     nn.GRUCell: _CELL,
     nn.Embedding: _LOOKUP,
     nn.EmbeddingBag: _LOOKUP,
+    **{
+        getattr(nn, f"{name}{n}d"): Kind(features_dim=-n - 1, unbatched=n + 1, by_default=False)
+        for name in ("MaxPool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAvgPool")
+        for n in (1, 2, 3)
+    },
 }
 """Kinds by type; a subclass without an entry is of its base's kind."""
 

@@ -46,4 +46,4 @@ def layer_shape(module: nn.Module, pooling: Pooling | None) -> LayerShape:
         reach = inputs
     elif pooling in ("positions", "last"):
         reach = inputs * patch
-    return LayerShape(inputs, inputs * outputs * patch // groups, reach)
+    return LayerShape(float(inputs), float(inputs * outputs * patch // groups), float(reach))

@@ -15,7 +15,7 @@ from lightning_saturation.operators.arpack import largest_eigenpairs
 from lightning_saturation.operators.chebyshev import chebyshev_moments, cumulative_counts
 from lightning_saturation.operators.histogram import Histogram
 from lightning_saturation.operators.linear_map import LinearMap
-from lightning_saturation.operators.products import Gram, OutOfTime
+from lightning_saturation.operators.products import Gram, OutOfTime, eigen_seconds
 
 EXACT_SIZE = 4096
 """Up to this size the exact path is cheaper than probes enough for an equally good histogram."""
@@ -39,11 +39,12 @@ def eigenvalue_histogram(
 ) -> Histogram:
     """Return how the eigenvalues of HHᵀ lie over ``bins`` equal bins from 0 to the largest one.
 
-    ``method="exact"`` forms the smaller of HHᵀ and HᵀH; ``"stochastic"`` finds ``spikes`` largest eigenvalues by
+    ``method="exact"`` forms the smaller of HHᵀ and HᵀH, for each group of a grouped convolution by itself, and splits a
+    circularly padded one into frequencies; ``"stochastic"`` finds ``spikes`` largest eigenvalues by
     ARPACK, projects them out, rescales what is left to [−1, 1] and estimates its density from Jackson-damped Chebyshev
-    moments up to ``degree``, averaged over ``probes`` Rademacher vectors; ``"auto"`` takes the exact path up to a size
-    of 4096. ``probes`` defaults to as many as bring the noise to a few percent of the eigenvalues, at least 8. Cost of
-    the stochastic path: ``probes * degree / 2`` products besides ARPACK's.
+    moments up to ``degree``, averaged over ``probes`` Rademacher vectors; ``"auto"`` takes the exact path up to the
+    cost of one matrix of size 4096. ``probes`` defaults to as many as bring the noise to a few percent of the
+    eigenvalues, at least 8. Cost of the stochastic path: ``probes * degree / 2`` products besides ARPACK's.
 
     Probes come from ``seed`` alone, no global generator is touched, and ``block``, the number of vectors to which the
     operator is applied at once, does not change the result. After ``seconds`` the degree reached so far is used and
@@ -62,13 +63,21 @@ def eigenvalue_histogram(
     kernel, times = operator.factor() if hasattr(operator, "factor") else (operator, 1)
     deadline = None if seconds is None else time.monotonic() + seconds
     gram = Gram(kernel, block=block, deadline=deadline, progress=progress)
+    blocks = kernel.blocks() if hasattr(kernel, "blocks") else [kernel]
+    parts = [gram] if len(blocks) == 1 else [Gram(b, block=block, deadline=deadline, progress=progress) for b in blocks]
+    by_frequency = kernel.frequencies() if hasattr(kernel, "frequencies") else None
+    work = len(parts) * parts[0].size ** 3 if by_frequency is None else by_frequency[0]
     slow = False
     if method == "auto":
-        exact = gram.size <= EXACT_SIZE and (deadline is None or gram.exact_seconds() < deadline - time.monotonic())
-        method = "exact" if exact or gram.size <= 2 * spikes else "stochastic"
-        slow = method == "stochastic" and gram.size <= EXACT_SIZE
+        short = work <= EXACT_SIZE**3
+        if short and deadline is not None:
+            needed = len(parts) * parts[0].exact_seconds() if by_frequency is None else eigen_seconds(work)
+            short, slow = needed < deadline - time.monotonic(), needed >= deadline - time.monotonic()
+        method = "exact" if short or gram.size <= 2 * spikes else "stochastic"
+        slow = slow and method == "stochastic"
     if method == "exact":
-        found = _exact(gram, bins, spikes)
+        values = by_frequency[1]() if by_frequency is not None else torch.cat([_dense(part) for part in parts])
+        found = _exact(values.sort(descending=True).values, bins, spikes)
     else:
         if gram.size <= 2 * spikes:
             raise ValueError(f"Expected `spikes` below half the size {gram.size} of the operator, got {spikes}.")
@@ -85,12 +94,16 @@ def eigenvalue_histogram(
         trace=estimate if trace is None else trace,
         exact_trace=trace is not None,
         multiplicity=times,
-        products=gram.products,
+        products=gram.products + sum(part.products for part in parts if part is not gram),
     )
 
 
-def _exact(gram: Gram, bins: int, spikes: int) -> dict[str, Any]:
-    values = torch.linalg.eigvalsh(gram.dense()).clamp(min=0).flip(0)
+def _dense(gram: Gram) -> Tensor:
+    values: Tensor = torch.linalg.eigvalsh(gram.dense())
+    return values.clamp(min=0)
+
+
+def _exact(values: Tensor, bins: int, spikes: int) -> dict[str, Any]:
     edges = _edges(values[0], bins)
     at = (torch.searchsorted(edges, values, right=True) - 1).clamp(0, bins - 1)
     counts = torch.bincount(at, minlength=bins).double()

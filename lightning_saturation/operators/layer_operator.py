@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
+from lightning_saturation.operators.circular import circular_eigenvalues, circular_work
 from lightning_saturation.operators.convolution_geometry import Geometry, convolution_geometry
 from lightning_saturation.operators.linear_map import LinearMap, MatrixOperator, to_scipy
 from lightning_saturation.shapes import Float
@@ -126,6 +129,26 @@ class LayerOperator:
             kernels = self.weight.flatten(1).chunk(self.groups)
             return MatrixOperator(_block_diagonal(kernels)), math.prod(geometry.inputs)
         return self, 1
+
+    def blocks(self) -> list[LayerOperator]:
+        """Return the operators of the groups, of which H is made as a block-diagonal matrix; of one group, itself."""
+        if self.groups == 1:
+            return [self]
+        blocks = []
+        for weight in self.weight.chunk(self.groups):
+            block = copy(self)
+            block.weight, block.groups = weight, 1
+            block.input_shape = (self.input_shape[0] // self.groups, *self.input_shape[1:])
+            block.output_shape = (self.output_shape[0] // self.groups, *self.output_shape[1:])
+            block.shape = math.prod(block.output_shape), math.prod(block.input_shape)
+            blocks.append(block)
+        return blocks
+
+    def frequencies(self) -> tuple[float, Callable[[], Tensor]] | None:
+        """Return the work of finding all eigenvalues by frequency, and how; None where shifts do not commute with H."""
+        if self._geometry is None or math.isinf(work := circular_work(self.weight, self._geometry, self.groups)):
+            return None
+        return work, partial(circular_eigenvalues, self.weight, self._geometry, self.groups)
 
     def to_scipy(self) -> Any:
         """Return the operator as a ``scipy.sparse.linalg.LinearOperator``, for NumPy vectors on the CPU."""

@@ -86,13 +86,18 @@ class Gram:
 
     def exact_seconds(self) -> float:
         """Return a forecast of the exact path's time: an eigenproblem cannot be interrupted, so it is foreseen."""
-        small = 256
-        noise = torch.randn(small, small, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         rows = torch.zeros(min(self.block, self.size), self.size)
         clock = time.monotonic()
-        torch.linalg.eigvalsh(noise + noise.T)
-        eigen = time.monotonic() - clock
         self.second(self.first(rows.to(self.operator.device, self.operator.dtype)))
-        forming = (time.monotonic() - clock - eigen) * self.size / len(rows)
-        # Three times: large problems run out of cache, and others may be using the machine.
-        return forming + 3 * eigen * (self.size / small) ** 3
+        forming = (time.monotonic() - clock) * self.size / len(rows)
+        return forming + eigen_seconds(self.size**3)
+
+
+def eigen_seconds(work: float) -> float:
+    """Return a forecast of the time for eigenproblems of so much ``work``, n³ for one of size n."""
+    small = 256
+    noise = torch.randn(small, small, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    clock = time.monotonic()
+    torch.linalg.eigvalsh(noise + noise.T)
+    # Three times: large problems run out of cache, and others may be using the machine.
+    return 3 * (time.monotonic() - clock) * work / small**3

@@ -78,6 +78,16 @@ def test_norms_and_activations_that_are_named_have_their_own_features():
         np.testing.assert_allclose(report.layers[name].eigenvalues, spectrum(output.mean((1, 2))), rtol=1e-5, atol=1e-9)
 
 
+def test_torchs_pools_have_channels_whatever_their_size():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(4))
+    x = torch.randn(30, 3, 8, 8)
+    report = measure_saturation(model, [x], layers=["1", "2"], output_layers=(), progress=False)
+    with torch.no_grad():
+        outputs = {"1": model[:2](x), "2": model(x)}
+    for name, output in outputs.items():
+        np.testing.assert_allclose(report.layers[name].eigenvalues, spectrum(output.mean((2, 3))), rtol=1e-5, atol=1e-9)
+
+
 def test_a_norm_behind_a_convolution_of_time():
     model = nn.Sequential(nn.Conv1d(3, 16, 3), nn.BatchNorm1d(16))
     report = measure_saturation(model, [torch.randn(30, 3, 20)], layers=["1"], progress=False)

@@ -31,6 +31,7 @@ GUARDS = frozenset(
         "_Section.ask",
         "_Section.error",
         "Monitor._prepare_together",
+        "Monitor._hear",
     }
 )
 """Qualified names of the functions that hold the ``try``: what these raise before it, nothing of ours could catch."""

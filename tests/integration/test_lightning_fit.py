@@ -294,6 +294,6 @@ def test_the_older_namespace_takes_our_callbacks(stop):
     )  # fmt: skip
     model = Older()
     done.fit(model, batches(), batches(16))
-    assert seen(monitor) == [dict.fromkeys(LAYERS, SAMPLES)] * (3 if stop else 9)
+    assert seen(monitor) == [dict.fromkeys(LAYERS, SAMPLES)] * (4 if stop else 9)
     assert "saturation/val/average" in done.callback_metrics
     assert is_untouched(model)

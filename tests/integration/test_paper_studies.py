@@ -2,8 +2,10 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import pytest
 
+from examples.paper.figures import draw
 from examples.paper.run import Places, quiet
 from examples.paper.studies.run import Bench, find, studies
 
@@ -51,6 +53,9 @@ def test_a_study_of_each_kind_leaves_a_whole_record(places, name):
     assert record["finished"]
     assert set(record["parts"]) == KINDS[name]
     assert bench.path.stat().st_size < 200_000
+    for kind, picture in draw.STUDIES.values():
+        if kind == record["kind"]:
+            plt.close(picture(record))
 
 
 def test_a_study_goes_on_where_it_was(places, monkeypatch):

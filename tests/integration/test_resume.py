@@ -80,7 +80,7 @@ def test_from_an_epochs_end_everything_goes_on_as_if_nothing_had_happened(save, 
         after = [(step, values) for step, values in whole.trail if step > 12]
         assert [step for step, _ in again.trail] == [step for step, _ in after]
         for (_, ours), (_, theirs) in zip(again.trail, after, strict=True):
-            assert ours == pytest.approx(theirs)
+            assert ours == pytest.approx(theirs, nan_ok=True)
 
 
 def test_from_within_an_epoch_its_window_goes_on(tmp_path):
@@ -102,7 +102,7 @@ def test_windows_of_steps_go_on(tmp_path):
 
 @pytest.mark.parametrize("every_n_train_steps", [None, 4])
 def test_the_count_towards_stopping_goes_on(every_n_train_steps, tmp_path):
-    """Nothing moves: the third window is the first to have settled, the eighth ends training."""
+    """Nothing moves: the fourth window is the first to have settled, the ninth ends training."""
 
     def callbacks():
         monitor = SaturationMonitor(every_n_train_steps=every_n_train_steps)
@@ -110,12 +110,12 @@ def test_the_count_towards_stopping_goes_on(every_n_train_steps, tmp_path):
 
     save = SAVES["train epoch end"]
     paths = saved(tmp_path / "whole", *callbacks(), model=Net(), max_epochs=20, save=save)
-    assert max(paths) == 4 * 8
+    assert max(paths) == 4 * 9
     monitor, stopping = callbacks()
     done = resumed(paths[24], monitor, stopping, model=Net(), max_epochs=20)
-    assert done.current_epoch == 8
-    assert len(monitor.reports) == 8
-    assert stopping.stopped_epoch == 7
+    assert done.current_epoch == 9
+    assert len(monitor.reports) == 9
+    assert stopping.stopped_epoch == 8
 
 
 def test_new_arguments_of_the_stopper_hold(tmp_path):
@@ -124,7 +124,7 @@ def test_new_arguments_of_the_stopper_hold(tmp_path):
     hurried = SaturationStopping(window=4, patience=5, tolerance=0.9)
     done = resumed(paths[24], SaturationMonitor(), hurried, model=Net(), max_epochs=20)
     assert (hurried.patience, hurried.rule.window, hurried.rule.tolerance) == (5, 4, 0.9)
-    assert done.current_epoch == 7  # four settled windows came with the checkpoint
+    assert done.current_epoch == 9  # two settled windows came with the checkpoint
 
 
 def test_new_arguments_of_the_monitor_hold_without_a_word(tmp_path):

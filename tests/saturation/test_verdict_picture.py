@@ -92,6 +92,15 @@ def test_findings_have_a_colour_and_a_count():
     assert legend == ["bottleneck (1)", "does little (2)", "output layer"]
 
 
+def test_a_finding_about_the_average_colours_those_on_its_side_of_the_threshold():
+    narrow = verdict_figure([profile([90, 20, 80])]).axes[0]
+    drawn = [to_hex(bar.get_facecolor()) for bar in narrow.patches]
+    assert drawn == [LOOKS["too narrow"].colour, FINE.colour, LOOKS["too narrow"].colour]
+    wide = verdict_figure([profile([15, 25, 15])]).axes[0]
+    drawn = [to_hex(bar.get_facecolor()) for bar in wide.patches]
+    assert drawn == [LOOKS["too wide"].colour, FINE.colour, LOOKS["too wide"].colour]
+
+
 def test_many_layers_are_labelled_where_something_is_found():
     percent = [40] * 100
     percent[50] = 95
@@ -130,7 +139,9 @@ def test_the_moment_of_settling_is_drawn_and_named():
     over_time = verdict_figure(windows).axes[1]
     line = over_time.get_lines()[-1]
     assert list(line.get_xdata()) == [21, 21]
-    assert line.get_label() == "settled: epoch 21"
+    assert line.get_label() == "settled"
+    assert over_time.get_title(loc="left") == "Has it settled? From epoch 21 on"
+    assert verdict_figure(windows[:5]).axes[1].get_title(loc="left") == "Has it settled? Not yet"
 
 
 def test_the_title_says_what_the_profile_suggests_in_lines_that_fit():

@@ -19,6 +19,7 @@ class Result(NamedTuple):
     modules: int
     wrong: list[str]
     warned: list[str]
+    remark: str
 
 
 def check(build: Any) -> Result:
@@ -33,7 +34,9 @@ def check(build: Any) -> Result:
             network.model, network.batches, forward=network.forward, progress=False, max_samples=None
         )
     said = sorted({str(each.message) for each in caught if each.category is UserWarning})
-    return Result(report, true, len(known_layers(network.model)), differences(report, true, network.outputs), said)
+    return Result(
+        report, true, len(known_layers(network.model)), differences(report, true, network.outputs), said, network.remark
+    )
 
 
 def differences(report: SaturationReport, true: Truth, named: tuple[str, ...] | None = None) -> list[str]:

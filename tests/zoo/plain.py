@@ -275,7 +275,7 @@ def vq_vae() -> Network:
         Net(encode=nn.Linear(6, 3), codes=nn.Embedding(5, 3), decode=nn.Linear(3, 6)),
         floats(6),
         outputs=("decode",),
-        remark="what the encoder puts out is chosen by, and passes no further",
+        remark="what the encoder puts out only chooses a code: no small change of it reaches the decoder",
     )
 
 

@@ -142,8 +142,9 @@ def noisy(module: nn.Module):
 
     def add(_: Any, __: Any, output: Any) -> Any:
         if isinstance(output, Tensor):
-            return output + 1e-3 * torch.randn_like(output) * output.abs().mean().clamp(min=1)
-        return type(output)((add(_, __, output[0]), *output[1:]))
+            real = output.is_floating_point()
+            return output + 1e-3 * torch.randn_like(output) * output.abs().mean().clamp(min=1) if real else output
+        return tuple(add(_, __, each) for each in output) if isinstance(output, tuple | list) else output
 
     handle = module.register_forward_hook(add)
     try:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import transformers as hf
+from torch import nn
 
 from tests.zoo.network import SAMPLES, Network, floats, named, tokens
 
@@ -28,6 +29,9 @@ def _of(model: str, config: str, *, batches: Any = None, **options: Any) -> Any:
 def _mobile_vit() -> Network:
     options = {"image_size": 64, "hidden_sizes": [8, 12, 16], "neck_hidden_sizes": [4, 4, 8, 8, 12, 12, 16]}
     model = hf.MobileViTForImageClassification(hf.MobileViTConfig(num_attention_heads=2, **options))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.kaiming_normal_(parameter)  # its own are so small that images hardly reach its end
     remark = "at this size some attentions have one position, and their keys reach nothing"
     return Network(model, _images(64)(), outputs=("classifier",), remark=remark)
 

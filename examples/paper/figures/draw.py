@@ -1,4 +1,4 @@
-"""Draw every figure for which there are finished runs.
+"""Draw every figure for which there are finished runs or studies.
 
 python examples/paper/figures/draw.py --out docs/figures
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # examples/, where `paper` is
 
@@ -20,8 +21,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from paper.figures import dense, dimension, directions, grid, others
+from paper.figures import dense, dimension, directions, during, grid, others, pairs
 from paper.figures.records import Record, load
+from paper.record import read
+from paper.studies.plan import studies
 
 FIGURES: dict[str, Callable[[list[Record]], Figure | None]] = {
     "saturation_dense": dense.accuracy,
@@ -39,13 +42,32 @@ FIGURES: dict[str, Callable[[list[Record]], Figure | None]] = {
     "operators": others.operators,
 }
 
+STUDIES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Figure]]] = {
+    "toy": ("toy", pairs.toy),
+    "pair_directions": ("pair", pairs.directions),
+    "pair_compression": ("pair", pairs.compression),
+    "pair_units": ("pair", pairs.units),
+    "dynamics": ("dynamics", during.dynamics),
+    "dynamics_classes": ("dynamics", during.classes),
+    "freezing": ("freezing", during.freezing),
+    "architectures": ("architectures", during.architectures),
+    "widths": ("widths", during.alike),
+    "memorising": ("memorising", during.alike),
+    "pruned": ("pruned", during.pruned),
+    "drop": ("drop", during.drop),
+}
+"""By figure the kind of study, of which the largest that is finished is drawn."""
+
 
 def main() -> int:
     options = _arguments()
     records = load(options.results)
+    answered = {study.name: read(options.results / "studies" / f"{study.name}.json") for study in studies()}
+    by_kind = {record["kind"]: record for record in answered.values() if record.get("finished")}  # the largest is last
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, draw in FIGURES.items():
-        figure = draw(records)
+    drawn = {name: draw(records) for name, draw in FIGURES.items()}
+    drawn |= {name: draw(by_kind[kind]) if kind in by_kind else None for name, (kind, draw) in STUDIES.items()}
+    for name, figure in drawn.items():
         if figure is None:
             print(f"{name}: no finished run yet")
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,12 @@ def logarithmic(axes: Axes) -> None:
     for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         axis(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+
+
+def title_of(study: Mapping[str, Any]) -> str:
+    """Return which network a study is about, and on which images."""
+    of = study["of"][0]
+    return f"{of['model'].upper()}, width {fraction(of['width'])}, {NAMES[of['data']]}"
 
 
 def fraction(width: float) -> str:

@@ -31,7 +31,8 @@ def answer(bench: Bench, of: tuple[Settings, ...]) -> None:
     bench.part("directions", lambda: {name: directions(first, second, test, name) for name in layers})
     bench.part("distributed", lambda: {name: distributed(first, second, test, name) for name in layers[1:]})
     bench.part("compression", partial(compression, first, second, test))
-    bench.part("units", partial(units, first, second))
+    few = inner_layers(first.trained)[: 3 if bench.scale == "small" else None]
+    bench.part("units", partial(units, first, second, few))
 
 
 def similarity(first: Subject, second: Subject) -> dict[str, Any]:
@@ -97,11 +98,14 @@ def compression(first: Subject, second: Subject, test: list[Batch]) -> dict[str,
     return found
 
 
-def units(first: Subject, second: Subject) -> dict[str, Any]:
-    """Return how units correspond, on test samples: matchings, and sparse predictions with each penalty (table 1)."""
-    layers = [name for name in inner_layers(first.trained) if _features(first.trained, name) <= MOST_UNITS]
-    learning = match_networks(first.trained, second.trained, first.test, layers=layers, progress=False)
-    found: dict[str, Any] = {"layers": [record | {"layer": record["layer"]} for record in learning.to_records()]}
+def units(first: Subject, second: Subject, names: list[str]) -> dict[str, Any]:
+    """Return how units correspond: matchings, and sparse predictions with each penalty (table 1).
+
+    Partners and predictions are found on one half of the test samples and judged on the other.
+    """
+    layers = [name for name in names if _features(first.trained, name) <= MOST_UNITS]
+    learning = match_networks(first.trained, second.trained, first.test, layers=layers, held_out=True, progress=False)
+    found: dict[str, Any] = {"layers": learning.to_records()}
     for name in layers[:2]:
         match = learning.layers[name]
         found[f"pairs of {name}"] = match.between.diagonal().tolist(), match.bipartite.y_correlation.tolist()

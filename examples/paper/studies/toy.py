@@ -89,7 +89,7 @@ def _outputs(model: nn.Module, x: Tensor, layer: str) -> Tensor:
     rows: dict[str, Tensor] = {}
     with capture(model, rows.__setitem__, layers=[layer]):
         model(x)
-    return rows[layer].double()
+    return rows[layer].double().relu()  # what the neurons emit, as the paper has it
 
 
 def _standard(rows: Tensor) -> Tensor:

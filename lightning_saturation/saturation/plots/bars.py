@@ -22,7 +22,7 @@ FEW, MANY = 14, 48
 """Up to ``FEW`` layers the labels lie, up to ``MANY`` they stand; more layers are named in steps."""
 
 _GAP = 0.012
-_LABEL = 0.05
+_LABEL = 0.065
 
 
 def bars_width(count: int) -> float:

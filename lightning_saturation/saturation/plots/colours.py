@@ -26,6 +26,9 @@ LOOKS = {
 }
 """By the kind of a finding; of a layer with several the last counts. Too few samples are hatched instead."""
 
+_SIDES = {"too narrow": 1, "too wide": -1}
+"""Findings about an average colour those layers that are on its side of the threshold."""
+
 
 def looks(report: SaturationReport, diagnosis: Diagnosis) -> dict[str, Look]:
     """Return how each layer's bar looks."""
@@ -33,7 +36,9 @@ def looks(report: SaturationReport, diagnosis: Diagnosis) -> dict[str, Look]:
     for kind, look in LOOKS.items():
         for finding in diagnosis.findings:
             if finding.kind == kind:
-                chosen |= {name: look for name in finding.layers if name in chosen}
+                side, limit = _SIDES.get(kind, 0), finding.evidence.get("threshold", 0.0)
+                against = [name for name in finding.layers if side * (report.saturation[name] - limit) < 0]
+                chosen |= {name: look for name in finding.layers if name in chosen and name not in against}
     return chosen
 
 

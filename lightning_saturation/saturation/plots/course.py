@@ -35,8 +35,9 @@ def draw_course(
         panel, line = _draw_metric(axes, metric, metric.epochs if unit == "epoch" else metric.steps)
         lines.append(line)
     if settled is not None:
-        lines.append(axes.axvline(moments[settled], color="black", ls=":", label=f"settled: {unit} {moments[settled]}"))
-    axes.set_title("Has it settled?", fontsize=9, loc="left")
+        lines.append(axes.axvline(moments[settled], color="black", ls=":", label="settled"))
+    answer = "not yet" if settled is None else f"from {unit} {moments[settled]} on"
+    axes.set_title(f"Has it settled? {answer.capitalize()}", fontsize=9, loc="left")
     (panel or axes).legend(handles=lines, loc="best", fontsize=canvas.LABEL_SIZE, framealpha=0.8, edgecolor="white")
 
 
