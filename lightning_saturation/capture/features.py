@@ -9,6 +9,11 @@ from torch import nn
 
 _SAID_BY = ("out_features", "out_channels", "num_features", "num_channels", "embedding_dim", "normalized_shape")
 
+_BY_CHANNEL = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm),
+)
+
 
 class Neighbour(NamedTuple):
     """The output of the layer of a known kind that ran last: its ``shape`` and the dimension of its ``features``."""
@@ -36,7 +41,7 @@ def features_dim(module: nn.Module, shape: Sequence[int], neighbour: Neighbour |
     fitting = [dim - len(shape) for dim in range(1, len(shape)) if shape[dim] == width]
     if len(fitting) > 1 and isinstance(module, nn.LayerNorm | nn.RMSNorm):
         return -1
-    if len(fitting) > 1 and isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm):
+    if len(fitting) > 1 and isinstance(module, _BY_CHANNEL):
         return 1 - len(shape)
     if len(fitting) != 1:
         name = type(module).__name__

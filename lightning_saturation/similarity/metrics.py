@@ -13,7 +13,18 @@ from lightning_saturation.similarity.kernel_alignment import linear_cka, procrus
 from lightning_saturation.similarity.pair_metric import PairMetric
 
 
-class SVCCA(PairMetric):
+class _Truncated(PairMetric):
+    """Keeps, of each side, the directions that hold the share ``delta`` of its variance, or all where it is None."""
+
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    def __init__(self, delta: float | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.delta = None if delta is None else check_delta(delta)
+
+
+class SVCCA(_Truncated):
     """Return the SVCCA similarity of all rows seen: a 0-d tensor in [0, 1], NaN without variance on one side.
 
     ``update(x, y)`` takes rows (samples, features) of the same samples; ``delta`` is the share of each side's variance
@@ -28,19 +39,17 @@ class SVCCA(PairMetric):
     tensor(1., dtype=torch.float64)
     """
 
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
+    delta: float
 
     def __init__(self, delta: float = 0.99, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.delta = check_delta(delta)
+        super().__init__(check_delta(delta), **kwargs)
 
     def compute(self) -> Tensor:
         """Return the similarity over all ranks."""
         return self._nan() if self._is_empty else svcca(self.pair(), delta=self.delta)
 
 
-class PWCCA(PairMetric):
+class PWCCA(_Truncated):
     """Return the projection-weighted CCA similarity, the mean of both sides: 0-d, in [0, 1], NaN without variance.
 
     ``update(x, y)`` takes rows (samples, features) of the same samples; ``delta`` keeps the directions that hold this
@@ -48,13 +57,6 @@ class PWCCA(PairMetric):
 
     Source: Morcos, Raghu and Bengio, *Insights on representational similarity*, 2018, section 3.
     """
-
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-
-    def __init__(self, delta: float | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.delta = delta if delta is None else check_delta(delta)
 
     def compute(self) -> Tensor:
         """Return the mean of both sides over all ranks."""
@@ -106,7 +108,7 @@ class Procrustes(PairMetric):
         return self._nan() if self._is_empty else procrustes(self.pair(), normalize=self.normalize)
 
 
-class ClassSimilarity(PairMetric):
+class ClassSimilarity(_Truncated):
     """Return the canonical correlation of a representation with each class's logit (classes,), each in [0, 1].
 
     ``update(x, logits)`` takes rows (samples, features) and (samples, classes). NaN for a constant logit; empty before
@@ -114,13 +116,6 @@ class ClassSimilarity(PairMetric):
 
     Source: Raghu et al., *SVCCA*, section 4.3.
     """
-
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-
-    def __init__(self, delta: float | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.delta = delta if delta is None else check_delta(delta)
 
     def compute(self) -> Tensor:
         """Return the correlations over all ranks."""
