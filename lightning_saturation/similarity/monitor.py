@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -22,26 +22,16 @@ from lightning_saturation.loggers.naming import layer_key
 from lightning_saturation.loggers.write import write_figure, write_table
 from lightning_saturation.similarity.compare import DEFAULT_DELTA
 from lightning_saturation.similarity.dynamics import LearningDynamics
+from lightning_saturation.similarity.history import History
 from lightning_saturation.similarity.probes import compare_rows, compare_same_layers
 from lightning_saturation.similarity.views import Method, check_method
-from lightning_saturation.stopping.settled import Settling, is_drop
+from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
 from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.probing import Probing
 from lightning_saturation.training.progress import fraction_done
-
-
-class _Window(NamedTuple):
-    """What one window adds to the history."""
-
-    epoch: int
-    values: dict[str, float]
-    rows: Rows
-    rates: tuple[float, ...]
-    since: int
-    settling: Settling
 
 
 class SimilarityMonitor(Monitor):
@@ -120,9 +110,7 @@ class SimilarityMonitor(Monitor):
         self.delta = DEFAULT_DELTA.get(method) if delta is None else check_delta(delta)
         self.probes = probes
         self.dynamics: LearningDynamics | None = None
-        self.series = {}
-        self.epochs = []
-        self.settling: Mapping[str, Sequence[Settling]] = {"train": []}
+        self.history = History()
         self.snapshots = {}
         self._probing = Probing(
             probes,
@@ -136,13 +124,25 @@ class SimilarityMonitor(Monitor):
         )
         self._last: Rows = {}
         self._final: Rows = {}
-        self._rates: tuple[float, ...] = ()
-        self._since = 0
 
-    series = HandedBack[dict[str, list[float]]]()
-    epochs = HandedBack[list[int]]()
+    history = HandedBack[History]()
     snapshots = HandedBack[dict[float, Rows]]()
-    kept = ("_series", "_epochs", "settling", "_snapshots", "_last", "_rates", "_since")
+    kept = ("_history", "_snapshots", "_last")
+
+    @property
+    def series(self) -> dict[str, list[float]]:
+        """By layer, for each window its similarity to itself one window earlier; NaN where there is none."""
+        return self.history.series
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epoch of each window."""
+        return self.history.epochs
+
+    @property
+    def settling(self) -> dict[str, list[Settling]]:
+        """What each window said of settling, under ``"train"``."""
+        return {"train": self.history.settling}
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         if "train" in stages:
@@ -152,8 +152,7 @@ class SimilarityMonitor(Monitor):
         self.dynamics, self._final, self.meets_in_batches = None, {}, True
         anew = self._anew and not self._resumed
         if anew:
-            self.series, self.epochs, self.snapshots, self._since = {}, [], {}, 0
-            self.settling, self._last, self._rates = {"train": []}, {}, ()
+            self.history, self.snapshots, self._last = History(), {}, {}
         self._probing.begin(trainer, pl_module, anew=anew, compare=not self._last)
         if self.probes is not None:
             self._meet_probes(trainer, pl_module)
@@ -189,41 +188,19 @@ class SimilarityMonitor(Monitor):
         rows = self._probing.rows(trainer, pl_module)
         # Replicas may differ in the last digits, decisions that rest on these values must not.
         values = gather(compare_same_layers(self._last, rows, method=self.method, delta=self.delta), self._group)[0]
-        rates = self._clock.rates
-        since = len(self.epochs) if self._rates and is_drop(self._rates, rates, self._rates) else self._since
-        settling = self._judge(trainer, self._extended(values), since, rates)
+        history = self.history.with_window(epoch, values, self._clock.rates, rule_for(trainer, self.name, "train"))
         logged = {}
         known = [value for value in values.values() if not math.isnan(value)]
         if known:
             logged["average"] = math.fsum(known) / len(known)
-        logged |= {"train/change": settling.change, "train/converged": float(settling.converged)}
+        last = history.settling[-1]
+        logged |= {"train/change": last.change, "train/converged": float(last.converged)}
         if self.log_layers:
             logged |= {layer_key(layer): value for layer, value in values.items()}
-        window = _Window(epoch, values, rows, rates, since, settling)
-        return Measured(None, {f"{self.name}/{key}": value for key, value in logged.items()}, window)
+        return Measured(None, {f"{self.name}/{key}": value for key, value in logged.items()}, (history, rows))
 
     def _keep(self, measured: Measured) -> None:
-        window: _Window = measured.judged
-        self.series = self._extended(window.values)
-        self.epochs = [*self.epochs, window.epoch]
-        self.settling = {"train": [*self.settling["train"], window.settling]}
-        self._last, self._rates, self._since = window.rows, window.rates, window.since
-
-    def _extended(self, values: Mapping[str, float]) -> dict[str, list[float]]:
-        return {name: [*self.series.get(name, ()), values[name]] for name in values} | {
-            name: old for name, old in self.series.items() if name not in values
-        }
-
-    def _judge(
-        self, trainer: Trainer, series: Mapping[str, Sequence[float]], since: int, rates: tuple[float, ...]
-    ) -> Settling:
-        """Return what the windows from ``since`` on say by the stopper's rule; its ``window`` of them are none yet."""
-        rule = rule_for(trainer, self.name, "train")
-        watched = [values for layer, values in series.items() if rule.watches(layer)]
-        count = len(self.epochs) + 1
-        changes = [_mean_change(watched, index, count) for index in range(count)]
-        settling = rule.judge(changes[since + rule.window :], rates)
-        return settling._replace(change=changes[-1])
+        self.history, self._last = measured.judged
 
     def _end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._meet_probes(trainer, pl_module)
@@ -251,20 +228,14 @@ class SimilarityMonitor(Monitor):
 
     def _progress(self) -> dict[str, Any]:
         return {
-            "series": self.series,
-            "epochs": self.epochs,
-            "since": self._since,
-            "rates": list(self._rates),
-            "settling": [tuple(each) for each in self.settling["train"]],
+            **self.history.to_state(),
             "snapshots": self.snapshots,
             "last": self._last,
             **self._probing.to_state(),
         }
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
-        self.series, self.epochs = dict(state.get("series", {})), list(state.get("epochs", ()))
-        self._since, self._rates = state.get("since", 0), tuple(state.get("rates", ()))
-        self.settling = {"train": [Settling(*each) for each in state.get("settling", ())]}
+        self.history = History.from_state(state)
         self.snapshots, self._last = dict(state.get("snapshots", {})), dict(state.get("last", {}))
         samples = len(next(iter(self._last.values()))) if self._last else None
         if not self._probing.load_state(state, samples=samples):
@@ -274,9 +245,3 @@ class SimilarityMonitor(Monitor):
                 " `probes`. Layers are compared from here on only; pass the same `probes` to both runs to go on.",
                 stacklevel=2,
             )
-
-
-def _mean_change(series: Sequence[Sequence[float]], index: int, count: int) -> float:
-    """Return the mean of 1 − similarity in window ``index``, over the ``series`` that have all ``count`` of them."""
-    made = [1 - values[index] for values in series if len(values) == count and not math.isnan(values[index])]
-    return math.fsum(made) / len(made) if made else math.nan
