@@ -118,18 +118,18 @@ class SaturationStopping(EarlyStopping):
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Decide, where a window closed with this batch."""
-        self._decide(trainer)
+        self._decide(trainer, inside_batch=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide, where a window closed with this epoch."""
-        self._decide(trainer)
+        self._decide(trainer, inside_batch=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide, where a window closed with this validation."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._decide(trainer)
+            self._decide(trainer, inside_batch=True)
 
-    def _decide(self, trainer: Trainer) -> None:
+    def _decide(self, trainer: Trainer, *, inside_batch: bool) -> None:
         """Judge a window that has closed; ranks go on to do so, or not, by a number that is the same on all of them."""
         count = 0 if self._watched is None else len(self._watched.settling[self.stage])
         if count == self._judged or self._watched is None:
@@ -144,16 +144,16 @@ class SaturationStopping(EarlyStopping):
             # `should_stop` is local: one rank that stops alone leaves the others waiting for it.
             agreed = any(gather(stop, self._group))
         if agreed:
-            self._stop(trainer, last)
+            trainer.should_stop, self.stopped_epoch = True, trainer.current_epoch
+            with self._guard("say why it stops"):
+                self._say(trainer, last, step=logged_step(trainer, inside_batch=inside_batch))
 
     def _waits(self, trainer: Trainer, watched: WatchesSettling) -> bool:
         with self._guard("foresee the learning rate"):
             return waits(trainer, watched, self.stage)
         return False
 
-    def _stop(self, trainer: Trainer, last: Settling) -> None:
-        trainer.should_stop = True
-        self.stopped_epoch = trainer.current_epoch
+    def _say(self, trainer: Trainer, last: Settling, *, step: int) -> None:
         rule = self.rule
         self.stopping_reason_message = (
             f"The {self.stage} profile has settled after epoch {trainer.current_epoch}: {self.monitor}, the mean change"
@@ -162,10 +162,9 @@ class SaturationStopping(EarlyStopping):
         )
         rank_zero_info(self.stopping_reason_message)
         if trainer.is_global_zero:
-            key, step = f"{self.name}/{self.stage}/stopped", logged_step(trainer)
-            with self._guard("log its stop"):
-                write_scalars(trainer.loggers, {f"{key}_epoch": float(self.stopped_epoch)}, step=step)
-                write_text(trainer.loggers, f"{key}_reason", self.stopping_reason_message, step=step)
+            key = f"{self.name}/{self.stage}/stopped"
+            write_scalars(trainer.loggers, {f"{key}_epoch": float(self.stopped_epoch)}, step=step)
+            write_text(trainer.loggers, f"{key}_reason", self.stopping_reason_message, step=step)
 
     def _source(self, trainer: Trainer) -> WatchesSettling:
         watching = [c for c in trainer.callbacks if isinstance(c, WatchesSettling)]  # type: ignore[attr-defined]

@@ -67,7 +67,7 @@ def run(setup: Setup, config: Config, *, logger: Any = None) -> Result:
     if logger is not None:
         trainer.logger = logger
     monitors = [c for c in trainer.callbacks if isinstance(c, SaturationMonitor)]  # type: ignore[attr-defined]
-    monitor = monitors[0] if monitors else SaturationMonitor()
+    monitor = monitors[0] if monitors else SaturationMonitor(stages=("train",))
     if not monitors:
         trainer.callbacks.insert(0, monitor)  # type: ignore[attr-defined]
     _fit(trainer, module, data)

@@ -5,14 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
+from torch.utils.data import DataLoader
 
-from lightning_saturation import SaturationReport, compare_representations, measure_saturation
+from lightning_saturation import SaturationReport, SimilarityMonitor, compare_representations, measure_saturation
 from lightning_saturation.capture.capture import Capture
 from lightning_saturation.capture.samples import batch_size
 from lightning_saturation.saturation.report.history import from_state, to_state
 from lightning_saturation.saturation.report.layer import with_rows
 from tests.profiles import profile
+from tests.tiny import trainer
 
 
 @pytest.fixture(autouse=True)
@@ -155,3 +158,32 @@ def test_a_second_attempt_only_where_the_first_was_wrong():
 class Swap(nn.Module):
     def forward(self, x):
         return x.transpose(0, 1)
+
+
+class Learner(LightningModule):
+    """``Flattening`` as it is trained, on batches that hold more than it takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = Flattening()
+
+    def forward(self, x):
+        return self.network(x)
+
+    def training_step(self, batch, _):
+        return self(batch["x"]).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+
+@pytest.mark.parametrize("forward", [None, lambda module, batch: module.network(batch["x"])], ids=["step", "given"])
+@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
+def test_a_similarity_monitor_leaves_layers_out_that_cannot_be_paired_and_goes_on(forward):
+    monitor = SimilarityMonitor(method="cka", samples=20, forward=forward)
+    rows = [{"x": torch.randn(4, 6)} for _ in range(40)]
+    with pytest.warns(UserWarning, match="other numbers of rows than the 20 samples"):
+        trainer(monitor, max_epochs=2).fit(Learner(), DataLoader(rows, 10))
+    assert list(monitor.series) == ["network.first", "network.last"]
+    assert [len(values) for values in monitor.series.values()] == [2, 2]

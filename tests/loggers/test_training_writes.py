@@ -15,7 +15,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from torch import nn
 
-from lightning_saturation import SaturationMonitor
+from lightning_saturation import SaturationMonitor, SaturationStopping
 from tests.loggers.runs import BATCHES, Net, quiet_lightning, train
 
 Image = pytest.importorskip("PIL.Image")
@@ -87,6 +87,17 @@ def test_the_end_of_fit_holds_table_charts_picture_and_diagnosis(new_logger, off
     (run,) = offline_runs()
     check_media(run, monitor, epochs=3)
     assert run.exit_code == 0
+
+
+@pytest.mark.parametrize("stage", ["train", "val"])
+def test_a_stop_leaves_its_epoch_and_its_reason_in_the_summary(stage, new_logger, offline_runs):
+    stopping = SaturationStopping(stage=stage, window=1, patience=2, tolerance=1.0)
+    train([SaturationMonitor(), stopping], new_logger(), epochs=9)
+    (run,) = offline_runs()
+    assert stopping.stopped_epoch == 2
+    assert run.summary[f"saturation/{stage}/stopped_epoch"] == 2
+    assert run.summary[f"saturation/{stage}/stopped_reason"] == stopping.stopping_reason_message
+    assert steps(run, f"saturation/{stage}/stopped_epoch") == [3 * BATCHES - 1]  # that of the last average
 
 
 def test_the_arguments_are_in_the_configuration(new_logger, offline_runs):

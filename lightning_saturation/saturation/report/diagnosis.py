@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The findings about one window; ``str`` gives the text, ``dataclasses.asdict`` plain data.
+    """The findings about one window; ``str`` gives the text, the ``verdict`` first, ``dataclasses.asdict`` plain data.
 
     ``notes`` name what could not be judged. Without findings there is nothing to flag, which does not mean that
     the network is right.
@@ -57,7 +57,8 @@ class Diagnosis:
                 return "Nothing was measured, so that nothing can be said."
             if self.notes:
                 return f"Layers use {percent(self.average)} of their features on average, and not all could be judged."
-            return f"No layer stands out: on average layers use {percent(self.average)} of their features."
+            used = f"on average layers use {percent(self.average)} of their features"
+            return f"No layer stands out: {used}, and nothing asks for other widths."
         first, *others = self.findings
         also = ", ".join(dict.fromkeys(finding.brief for finding in others))
         sentence = f"{first.kind.capitalize()}: {first.message}; {first.advice}"
@@ -65,7 +66,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         average = "missing" if math.isnan(self.average) else f"{self.average:.2f}"
-        lines = [f"Diagnosis ({self.stage}, epoch {self.epoch}): average saturation {average}"]
+        lines = [self.verdict, f"Diagnosis ({self.stage}, epoch {self.epoch}): average saturation {average}"]
         for finding in self.findings:
             lines += [f"- {finding.kind}: {finding.message}", f"    {finding.advice} ({finding.sure})"]
             lines.append(f"    ({finding.source})")
