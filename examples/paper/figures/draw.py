@@ -30,6 +30,7 @@ FIGURES: dict[str, Callable[[list[Record]], Figure | None]] = {
     "saturation_dense": dense.accuracy,
     "saturation_dense_training": dense.training,
     "saturation_scatter": grid.scatter,
+    "saturation_losses": grid.losses,
     "saturation_profiles": partial(grid.profiles, data="photos"),
     "saturation_profiles_cat_dog": partial(grid.profiles, data="cat-dog"),
     "saturation_problems": grid.problems,

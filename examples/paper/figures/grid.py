@@ -29,13 +29,27 @@ def scatter(records: list[Record]) -> Figure | None:
         pane.axvline(0.45, color="0.7", linestyle=":", linewidth=1)
         pane.set(title=f"{NAMES[data]} ({len(runs)} runs)", xlabel="average saturation, last epoch")
     panes[0, 0].set_ylabel("test accuracy after 20 epochs")
-    plain = {"linestyle": "", "color": "0.3"}
-    keys = [Line2D([], [], marker=MARKERS[depth], label=depth.upper(), **plain) for depth in DEPTHS]
-    keys += [
-        Line2D([], [], marker="o", linestyle="", color=shade(width, widths), label=f"width {fraction(width)}")
-        for width in widths
-    ]
-    panes[0, -1].legend(handles=keys, fontsize=7)
+    panes[0, -1].legend(handles=_keys(widths), fontsize=7)
+    return figure
+
+
+def losses(records: list[Record]) -> Figure | None:
+    """Figure 14: average saturation against training and test loss, by depth and width, a row for each problem."""
+    kinds = {data: usual(records, model=DEPTHS, data=data) for data in ("photos", "cat-dog")}
+    kinds = {data: runs for data, runs in kinds.items() if runs}
+    if not kinds:
+        return None
+    widths = sorted({record.settings.width for runs in kinds.values() for record in runs})
+    figure, panes = plt.subplots(len(kinds), 2, figsize=(8.6, 3.6 * len(kinds)), layout="constrained", squeeze=False)
+    for row, (data, runs) in zip(panes, kinds.items(), strict=True):
+        for pane, key, told in zip(row, ("train/loss", "val/loss"), ("training", "test"), strict=True):
+            for record in runs:
+                settings = record.settings
+                value = record.over_epochs(key)[-1]
+                color = shade(settings.width, widths)
+                pane.scatter(record.average, value, marker=MARKERS[settings.model], color=color, s=36)
+            pane.set(title=f"{NAMES[data]}: {told} loss ({len(runs)} runs)", xlabel="average saturation, last epoch")
+    panes[0, -1].legend(handles=_keys(widths), fontsize=7)
     return figure
 
 
@@ -114,3 +128,13 @@ def evolution(records: list[Record]) -> Figure | None:
         pane.set_yticklabels([layer.removeprefix("network.") for layer in record.inner], fontsize=6)
     figure.colorbar(shown, ax=panes[0, -1], label="saturation")
     return figure
+
+
+def _keys(widths: list[float]) -> list[Line2D]:
+    """Return what a legend says of depths and ``widths``."""
+    plain = {"linestyle": "", "color": "0.3"}
+    keys = [Line2D([], [], marker=MARKERS[depth], label=depth.upper(), **plain) for depth in DEPTHS]
+    return keys + [
+        Line2D([], [], marker="o", linestyle="", color=shade(width, widths), label=f"width {fraction(width)}")
+        for width in widths
+    ]
