@@ -18,7 +18,7 @@ from common import NETWORKS, Classifier, ProgressBar, images, network, quiet, wa
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import WandbLogger
 
-from lightning_saturation import SaturationMonitor
+from lightning_saturation import SaturationMonitor, replay
 
 
 def main() -> int:
@@ -59,7 +59,9 @@ def main() -> int:
 def _show(monitor: SaturationMonitor, logger: WandbLogger, out: Path) -> None:
     import wandb
 
-    print(f"\n{monitor.diagnose().verdict}\n\n{monitor.report()}\n\n{monitor.diagnose()}\n")
+    settled = replay(monitor.reports)
+    when = "not yet: longer training may change it" if settled is None else f"since epoch {settled.epoch}"
+    print(f"\n{monitor.diagnose().verdict} Settled: {when}.\n\n{monitor.report()}\n\n{monitor.diagnose()}\n")
     picture = out / "saturation.png"
     monitor.plot().savefig(picture, dpi=150)
     run = Path(logger.experiment.dir).parent

@@ -31,7 +31,7 @@ def dashboard(
         raise ImportError(needed) from error
 
     key = f"{name}/{stage}"
-    pinned = [f"summary:{column}" for column in (metric, f"{key}/average", f"{key}/max", f"{key}/tail_layers")]
+    pinned = [f"summary:{column}" for column in (metric, f"{key}/average", f"{key}/max", f"{key}/verdict")]
     return workspaces.Workspace(
         entity=entity,
         project=project,

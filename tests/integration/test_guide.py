@@ -51,7 +51,8 @@ def test_a_profile_is_trained_and_drawn(tmp_path, monkeypatch, capsys):
     guide.main()
     pictures = sorted(path.relative_to(tmp_path / "docs") for path in tmp_path.rglob("*.png"))
     assert list(map(str, pictures)) == ["guide/bottleneck.png", "heatmap.png", "saturation.png"]
-    assert Image.open(tmp_path / "docs" / "guide" / "bottleneck.png").width > 500
+    with Image.open(tmp_path / "docs" / "guide" / "bottleneck.png") as picture:
+        assert picture.width > 500
     said = capsys.readouterr().out
     assert "bottleneck: average saturation 0." in said
     assert "after what the guide says to do: average saturation 0." in said

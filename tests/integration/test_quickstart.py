@@ -24,8 +24,11 @@ def test_one_command_from_nothing_to_the_picture(tmp_path, devices):
     assert "480 training and 120 test images of 1×8×8, 10 classes" in output
     assert re.search(r"Epoch 1: +100%.*saturation/train=0\.\d+", output)
 
-    # one table, over all images whatever the number of processes
+    # a sentence on training first, and one table, over all images whatever the number of processes
     assert output.count("Saturation (train, epoch 1") == 1
+    sentence = re.search(r"accuracy 0\.\d+ after \d+ s\n\n(.+)\n\nSaturation \(train, epoch 1", output)
+    assert sentence, output
+    assert sentence[1].endswith(".")
     rows = [line.split() for line in output.splitlines() if line.startswith("network.")]
     assert [row[0] for row in rows] == [f"network.{name}" for name in ("conv1", "conv2", "conv3", "conv4", "output")]
     assert [row[1:3] for row in rows] == [[str(n), "480"] for n in (32, 64, 64, 64, 10)]

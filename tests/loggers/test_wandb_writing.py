@@ -85,6 +85,8 @@ def test_what_sweeps_sort_by_is_flat_in_the_summary_and_makes_no_panel(logger, o
     (run,) = offline_runs()
     known = {key: run.summary[f"saturation/train/{key}"] for key in ("max", "tail_layers", "bottlenecks")}
     assert known == {"max": 0.9, "tail_layers": 2, "bottlenecks": 1}
+    assert "\n" not in run.summary["saturation/train/verdict"]
+    assert run.summary["saturation/train/verdict"].startswith("Bottleneck: features.1 uses 90 %")
     assert run.summary["saturation/train/too_few_samples"] == 0
     assert not any(run.rows(f"saturation/train/{key}") for key in known)
 

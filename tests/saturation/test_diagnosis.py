@@ -264,7 +264,10 @@ def test_thresholds_are_checked(options, match):
 @pytest.mark.parametrize(
     ("percent", "verdict"),
     [
-        (HEALTHY, "No layer stands out: on average layers use 36 % of their features."),
+        (
+            HEALTHY,
+            "No layer stands out: on average layers use 36 % of their features, and nothing asks for other widths.",
+        ),
         (
             NARROW,
             "Too narrow: layers use 86 % of their features on average, more than 45 %; try twice the width, which helps"

@@ -57,7 +57,8 @@ class Diagnosis:
                 return "Nothing was measured, so that nothing can be said."
             if self.notes:
                 return f"Layers use {percent(self.average)} of their features on average, and not all could be judged."
-            return f"No layer stands out: on average layers use {percent(self.average)} of their features."
+            used = f"on average layers use {percent(self.average)} of their features"
+            return f"No layer stands out: {used}, and nothing asks for other widths."
         first, *others = self.findings
         also = ", ".join(dict.fromkeys(finding.brief for finding in others))
         sentence = f"{first.kind.capitalize()}: {first.message}; {first.advice}"

@@ -1,4 +1,4 @@
-"""What a stage came to, in single numbers: to sort, filter and sweep by."""
+"""What a stage came to, in single values: to sort, filter and sweep by."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from lightning_saturation.saturation.report.report import SaturationReport
 
 
-def summary(reports: Sequence[SaturationReport]) -> dict[str, float | int]:
-    """Return what the last of ``reports``, windows of one stage and oldest first, says in numbers that are known.
+def summary(reports: Sequence[SaturationReport]) -> dict[str, float | int | str]:
+    """Return what the last of ``reports``, windows of one stage and oldest first, says in values that are known.
 
-    ``max`` is the highest saturation of a layer in the average; of each kind of finding there is how many layers it
-    names, 0 for none.
+    ``verdict`` is a sentence; ``max`` is the highest saturation of a layer in the average; of each kind of finding
+    there is how many layers it names, 0 for none.
     """
     last = reports[-1]
     inner = [s for name, s in last.saturation.items() if name not in last.output_layers and not math.isnan(s)]
-    findings = last.diagnose(history=reports).findings
-    named = {key: {name for f in findings if f.kind == kind for name in f.layers} for key, kind in _COUNTED.items()}
-    return {**({"max": max(inner)} if inner else {}), **{key: len(layers) for key, layers in named.items()}}
+    diagnosis = last.diagnose(history=reports)
+    named = {
+        key: {name for f in diagnosis.findings if f.kind == kind for name in f.layers} for key, kind in _COUNTED.items()
+    }
+    counts = {key: len(layers) for key, layers in named.items()}
+    return {"verdict": diagnosis.verdict, **({"max": max(inner)} if inner else {}), **counts}
 
 
 _COUNTED = {
