@@ -4,7 +4,7 @@
     python benchmarks/all.py --out results --only overhead memory
     python benchmarks/all.py --out results --size trial   # each as small as it gets: that all of them run
 
-Each runs in a process of its own, which is ended when its share of the time is over (four times as much on a CPU).
+Each runs in a process of its own, which is ended when its share of the time is over (four times as much without a GPU).
 ``results/README.md`` holds all tables with the commands that made them, ``results/NAME.txt`` all that one of them
 printed. Exit status 1 where any failed.
 """
@@ -150,7 +150,7 @@ def main() -> int:
         words = shlex.split(arguments)
         if words[0].endswith(".py"):
             words[0] = str(HERE / Path(words[0]).name)
-        output, why = run([sys.executable, *words], seconds * (4 if size == "cpu" else 1))
+        output, why = run([sys.executable, *words], seconds * (1 if size == "gpu" else 4))
         (options.out / f"{name}.txt").write_text(output)
         took = f"{time.monotonic() - begin:.0f} s"
         parts.append(f"## {about}\n\n`python {arguments}` ({took}{', ' + why if why else ''})\n\n{tables(output)}\n")
