@@ -1,4 +1,4 @@
-"""Every benchmark, and the tests that need a GPU, by one command: tables in a folder.
+"""The benchmarks of time and memory, and the tests that need a GPU, by one command: tables in a folder.
 
     python benchmarks/all.py --out results                # on a GPU within ten minutes, on a CPU smaller
     python benchmarks/all.py --out results --only overhead memory
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ RUNS = {
         "Similarity of all layers of two networks",
         "similarity.py --width 0.25 --rounds 1",
         "similarity.py --width 0.25 --samples 2000 --rounds 1",
-        "similarity.py --width 0.0625 --samples 64 --rounds 1",
+        "similarity.py --width 0.0625 --samples 500 --rounds 1",
         60,
     ),
     "spectrum": Run(
@@ -119,10 +120,10 @@ def _environment() -> dict[str, str]:
 
 
 def tables(output: str) -> str:
-    """Return the lines of ``output`` that belong to tables, and the lines below them that say how they came about."""
+    """Return the tables in ``output``, or its last lines where it has none."""
     lines = output.splitlines()
-    kept = [line for line in lines if line.startswith("|")]
-    return "\n".join(kept) if kept else "\n".join(["```text", *lines[-12:], "```"])
+    groups = [list(group) for is_table, group in groupby(lines, lambda line: line.startswith("|")) if is_table]
+    return "\n\n".join("\n".join(group) for group in groups) or "\n".join(["```text", *lines[-12:], "```"])
 
 
 def main() -> int:
