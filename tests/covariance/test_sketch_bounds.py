@@ -58,6 +58,14 @@ def test_the_bracket_is_that_of_its_definition(delta):
     assert count > 100
 
 
+def test_what_lost_nothing_but_is_unsure_reaches_all_of_the_variance_at_its_rank_only():
+    sketch = made_up([4.0, 2.0], 0.0, 0.0, features=5, samples=4, rounding=0.3)
+    assert dimension_bracket(sketch, delta=1.0) == (2, 3)
+    assert dimension_bracket(sketch._replace(trace=sketch.trace * 0), delta=1.0) == (0, 0)
+    tiny = made_up([4e-3, 2e-3], 0.0, 0.0, features=5, samples=4)
+    assert dimension_bracket(tiny, delta=1.0) == (2, 2)  # variance has no least size
+
+
 def test_rows_span_one_direction_less_than_there_are():
     """Corners of a simplex, all of whose variance is even, in a sketch of enough rows, or of one that it lost."""
     for samples in (2, 3, 5):

@@ -250,6 +250,23 @@ def test_fewer_samples_than_directions_is_one_and_says_so():
     torch.testing.assert_close(found.correlations[:4], torch.ones(4, dtype=torch.float64))
 
 
+def test_rounding_takes_no_correlation_beyond_one():
+    rng = np.random.default_rng(0)
+    for _ in range(5):  # of 40 like these, all had one of 1 + 2e-16 or more
+        x = torch.from_numpy(rng.standard_normal((50, 6)))
+        y = x @ torch.from_numpy(rng.standard_normal((6, 6)))
+        assert float(cca(x, y).correlations.max()) <= 1
+        assert float(class_similarity(x, y).max()) <= 1
+
+
+def test_one_correlation_that_is_forced_is_said_and_none_is_not():
+    rng = np.random.default_rng(0)
+    x, y = (torch.from_numpy(rng.standard_normal((7, 3))) for _ in range(2))
+    assert float(cca(x, y).correlations.max()) < 1 - 1e-6
+    with pytest.warns(UserWarning, match="6 samples are too few for 3 and 3 directions: 1 of their 3 canonical"):
+        assert float(cca(x[:6], y[:6]).correlations.max()) == pytest.approx(1)
+
+
 def test_bad_arguments():
     x, y = representations(0)
     with pytest.raises(ValueError, match=r"`delta` in \(0, 1\], got 1\.5"):
