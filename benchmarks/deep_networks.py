@@ -112,11 +112,11 @@ def peak(way: str, steps: int, answers: Any) -> None:
     answers.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def first_window(rounds: int) -> tuple[int, float, float]:
+def first_window(rounds: int, size: int) -> tuple[int, float, float]:
     """Return how many layers B4 has, and the processor seconds of a training step and of closing a window of one."""
     torch.manual_seed(0)
     model = efficientnet_b4()
-    x, y = torch.randn(8, 3, 224, 224), torch.randint(0, 1000, (8,))
+    x, y = torch.randn(8, 3, size, size), torch.randint(0, 1000, (8,))
     steps, closings = [], []
     tracker = saturation_tracker(model, stages=("train",))
     for number in range(rounds + 1):
@@ -141,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{machine('lightning')}, processor seconds, {options.rounds} rounds\n")
@@ -164,7 +165,7 @@ def main() -> None:
             )
         )
     print(table(rows, (f"{options.steps} steps", "time", "of that without the head", "peak memory")))
-    layers, step, closing = first_window(options.rounds)
+    layers, step, closing = first_window(options.rounds, options.size)
     share = f"a training step takes {step:.2f} s, closing its window {closing:.2f} s ({closing / step:.2f} of it)"
     print(f"\n{layers} layers of EfficientNet-B4, 8 images: {share}")
 

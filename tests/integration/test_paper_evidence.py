@@ -15,7 +15,7 @@ from paper.settings import Settings  # isort: skip
 from paper.worth import statistics  # isort: skip
 from paper.worth.claims import FAILS, HOLDS, OPEN, correlation, of_runs, of_studies  # isort: skip
 from paper.worth.ranking import ranking  # isort: skip
-from paper.worth.stopping import stopping  # isort: skip
+from paper.worth.stopping import halves, stopping  # isort: skip
 from paper.worth.tables import write  # isort: skip
 
 
@@ -95,6 +95,12 @@ def test_stopping_rules_are_chosen_on_one_half_and_judged_on_the_other():
     assert "5 of 5" in settled
     assert settled.endswith("| +0.000 |")  # nothing moves any more where it stops
     assert stopping([_long("run_s0", 10)]).startswith("Not decided here")
+
+
+def test_seeds_of_one_kind_are_on_one_side_of_the_split():
+    runs = [_long(f"kind{kind}_s{seed}", 10) for kind in range(4) for seed in range(2)]
+    sides = [{run["settings"]["name"].split("_")[0] for run in half} for half in halves(runs)]
+    assert sides == [{"kind0", "kind2"}, {"kind1", "kind3"}]
 
 
 def test_ranking_needs_runs():

@@ -24,8 +24,8 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         if np.isnan(self.value):
             return "–"
-        interval = "no interval" if np.isnan(self.low) else f"{self.low:+.3g} … {self.high:+.3g}"
-        return f"{self.value:+.3g} ({interval})"
+        value, low, high = (f"{round(number, 6):+.3g}" for number in self[:3])
+        return f"{value} ({'no interval' if np.isnan(self.low) else f'{low} … {high}'})"
 
 
 NOTHING = Estimate(np.nan, np.nan, np.nan, 0, 0)

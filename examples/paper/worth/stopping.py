@@ -36,9 +36,9 @@ LONG = 30
 
 
 def stopping(runs: Sequence[dict[str, Any]]) -> str:
-    """Return a table of rules: as chosen on every other run, judged on those between."""
-    runs = sorted((run for run in runs if len(run["rows"]) >= LONG), key=lambda run: run["settings"]["name"])
-    ours, others = runs[::2], runs[1::2]
+    """Return a table of rules: as chosen on every other kind of runs, judged on those between."""
+    runs = [run for run in runs if len(run["rows"]) >= LONG]
+    ours, others = halves(runs)
     if len(others) < 4:
         return f"Not decided here: {len(runs)} runs of {LONG} epochs or more."
     rows = [_row(name, rule, others) for name, rule in FIXED.items()]
@@ -47,6 +47,17 @@ def stopping(runs: Sequence[dict[str, Any]]) -> str:
         rows.append(_row(f"{name}, {chosen}", rules[chosen], others))
     told = f"Chosen on {len(ours)} runs, judged on {len(others)} others."
     return told + "\n\n" + table(rows, ("rule", "stops", "epochs saved", "accuracy, mean (95 %)", "accuracy, worst"))
+
+
+def halves(runs: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return ``runs`` in two halves, kind by kind in turns; seeds of one kind stay together."""
+    kinds = sorted({_kind(run) for run in runs})
+    chosen = set(kinds[::2])
+    return [run for run in runs if _kind(run) in chosen], [run for run in runs if _kind(run) not in chosen]
+
+
+def _kind(run: dict[str, Any]) -> str:
+    return str(run["settings"]["name"]).rsplit("_s", 1)[0]
 
 
 def _chosen(rules: Mapping[str, Rule], runs: Sequence[dict[str, Any]]) -> str:
@@ -64,7 +75,7 @@ def _chosen(rules: Mapping[str, Rule], runs: Sequence[dict[str, Any]]) -> str:
 def _row(name: str, rule: Callable[..., int | None], runs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     answers = judged(runs, rule)
     changes = [change for *_, change in answers]
-    groups = [run["settings"]["name"].rsplit("_s", 1)[0] for run in runs]
+    groups = [_kind(run) for run in runs]
     stops = sum(stop is not None for stop, *_ in answers)
     saved = fmean(share for _, share, _ in answers)
     return name, f"{stops} of {len(runs)}", f"{saved:.0%}", str(mean(changes, groups)), f"{min(changes):+.3f}"
