@@ -1,10 +1,10 @@
-"""Every benchmark, and the tests that need a GPU, by one command: tables in a folder.
+"""The benchmarks of time and memory, and the tests that need a GPU, by one command: tables in a folder.
 
     python benchmarks/all.py --out results                # on a GPU within ten minutes, on a CPU smaller
     python benchmarks/all.py --out results --only overhead memory
     python benchmarks/all.py --out results --size trial   # each as small as it gets: that all of them run
 
-Each runs in a process of its own, which is ended when its share of the time is over (four times as much on a CPU).
+Each runs in a process of its own, which is ended when its share of the time is over (four times as much without a GPU).
 ``results/README.md`` holds all tables with the commands that made them, ``results/NAME.txt`` all that one of them
 printed. Exit status 1 where any failed.
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ RUNS = {
         "Similarity of all layers of two networks",
         "similarity.py --width 0.25 --rounds 1",
         "similarity.py --width 0.25 --samples 2000 --rounds 1",
-        "similarity.py --width 0.0625 --samples 64 --rounds 1",
+        "similarity.py --width 0.0625 --samples 500 --rounds 1",
         60,
     ),
     "spectrum": Run(
@@ -119,10 +120,10 @@ def _environment() -> dict[str, str]:
 
 
 def tables(output: str) -> str:
-    """Return the lines of ``output`` that belong to tables, and the lines below them that say how they came about."""
+    """Return the tables in ``output``, or its last lines where it has none."""
     lines = output.splitlines()
-    kept = [line for line in lines if line.startswith("|")]
-    return "\n".join(kept) if kept else "\n".join(["```text", *lines[-12:], "```"])
+    groups = [list(group) for is_table, group in groupby(lines, lambda line: line.startswith("|")) if is_table]
+    return "\n\n".join("\n".join(group) for group in groups) or "\n".join(["```text", *lines[-12:], "```"])
 
 
 def main() -> int:
@@ -150,7 +151,7 @@ def main() -> int:
         words = shlex.split(arguments)
         if words[0].endswith(".py"):
             words[0] = str(HERE / Path(words[0]).name)
-        output, why = run([sys.executable, *words], seconds * (4 if size == "cpu" else 1))
+        output, why = run([sys.executable, *words], seconds * (1 if size == "gpu" else 4))
         (options.out / f"{name}.txt").write_text(output)
         took = f"{time.monotonic() - begin:.0f} s"
         parts.append(f"## {about}\n\n`python {arguments}` ({took}{', ' + why if why else ''})\n\n{tables(output)}\n")

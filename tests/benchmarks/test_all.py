@@ -39,13 +39,14 @@ def test_what_fails_or_takes_too_long_is_said(module):
     assert (output, why) == ("before\n", "failed with status 3")
     assert module.run([sys.executable, "-c", "import time; time.sleep(60)"], 0.2)[1] == "ended after 0 s"
     assert module.tables("talk\n| a |\n| 1 |\nmore") == "| a |\n| 1 |"
+    assert module.tables("| a |\ntalk\n| b |") == "| a |\n\n| b |"
     assert module.tables("2 passed") == "```text\n2 passed\n```"
 
 
 def all_of(out, *names):
     command = [sys.executable, str(ROOT / "benchmarks" / "all.py"), "--out", str(out), "--size", "trial"]
     only = ["--only", *names] if names else []
-    return subprocess.run([*command, *only], capture_output=True, text=True, timeout=280)
+    return subprocess.run([*command, *only], capture_output=True, text=True, timeout=900)
 
 
 def test_tables_come_out(tmp_path):
@@ -58,8 +59,9 @@ def test_tables_come_out(tmp_path):
     assert "exact" in (tmp_path / "new" / "sketch.txt").read_text()
 
 
+@pytest.mark.timeout(1000)
 @pytest.mark.skipif(not EVERYTHING, reason="minutes: all of them with BENCHMARKS=all")
 def test_all_of_them_run(tmp_path):
     done = all_of(tmp_path)
     assert done.returncode == 0, done.stdout
-    assert (tmp_path / "README.md").read_text().count("\n| ---") == 8
+    assert (tmp_path / "README.md").read_text().count("\n## ") == 8
