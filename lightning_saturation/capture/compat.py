@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 # Replayed CUDA graphs would not run an operator's Python, and silently count wrongly. The tag is younger than
-# torch 2.4.
+# torch 2.8.
 UNSAFE_FOR_CUDA_GRAPHS: dict[str, Any] = (
     {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
 )
@@ -39,8 +39,7 @@ def is_traced() -> bool:
 
 def is_exporting() -> bool:
     """Return whether the model runs to be exported: an exported program outlives every capture."""
-    asks = getattr(torch.compiler, "is_exporting", None)  # younger than torch 2.4
-    return asks is not None and bool(asks())
+    return bool(torch.compiler.is_exporting())
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -70,8 +69,7 @@ def storage_reference(tensor: Tensor) -> Any:
 @contextmanager
 def run_eagerly() -> Iterator[None]:
     """Run compiled functions as they were written: under a mode they would never be compiled again."""
-    stance = getattr(torch.compiler, "set_stance", None)  # younger than torch 2.4
-    with nullcontext() if stance is None else stance("force_eager"):
+    with torch.compiler.set_stance("force_eager"):
         yield
 
 

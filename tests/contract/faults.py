@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ class Trouble:
     def _look(self, hook: str, frame: FrameType, event: str) -> None:
         if event != "call" or not frame.f_code.co_filename.startswith(OURS) or not _is_inner(frame):
             return
-        key = _key(frame.f_code)
+        key = _key(frame)
         self.found.setdefault(key, hook)
         if key in self.pending:
             if not self.for_good:
@@ -105,14 +106,26 @@ def error_in(key: str) -> Exception:
     return ERRORS[sum(key.encode()) % len(ERRORS)](f"injected into <{key}>")
 
 
-def _key(code: CodeType) -> str:
-    return f"{Path(code.co_filename).relative_to(OURS)}:{getattr(code, 'co_qualname', code.co_name)}"
+def _key(frame: FrameType) -> str:
+    code = frame.f_code
+    name = getattr(code, "co_qualname", None) or _qualified(frame)  # younger than Python 3.10
+    return f"{Path(code.co_filename).relative_to(OURS)}:{name}"
+
+
+def _qualified(frame: FrameType) -> str:
+    """Return the name of a frame's function behind that of the class which holds it, if one does."""
+    name, code = frame.f_code.co_name, frame.f_code
+    for owner in type(frame.f_locals.get("self")).__mro__:
+        held = owner.__dict__.get(name)
+        if getattr(inspect.unwrap(getattr(held, "fget", held)), "__code__", None) is code:
+            return f"{owner.__qualname__}.{name}"
+    return name
 
 
 def _is_inner(frame: FrameType) -> bool:
     """Return whether ``frame`` is called, however indirectly, by a function of the package, and may fail."""
     code = frame.f_code
-    if code.co_name.startswith("<") or code.co_name in ALL_HOOKS or _key(code).partition(":")[2] in GUARDS:
+    if code.co_name.startswith("<") or code.co_name in ALL_HOOKS or _key(frame).partition(":")[2] in GUARDS:
         return False
     caller = frame.f_back
     while caller is not None and caller.f_code.co_name != "troubled":
