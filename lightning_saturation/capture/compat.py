@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
-# Replayed CUDA graphs would not run an operator's Python, and silently count wrongly. The tag is younger than
-# torch 2.8.
+# Replayed CUDA graphs would not run an operator's Python, and silently count wrongly. The tag is not in
+# every version.
 UNSAFE_FOR_CUDA_GRAPHS: dict[str, Any] = (
-    {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+    {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
 )
 
 
