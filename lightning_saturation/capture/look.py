@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -32,6 +34,7 @@ class Look:
         self._layers = tuple(layers.values())
         self._telling = [m for m in model.modules() if isinstance(getattr(m, "batch_first", None), bool)]
         self._open: ExitStack | None = None
+        self._told: set[str] = set()
 
     @property
     def is_open(self) -> bool:
@@ -74,11 +77,25 @@ class Look:
         """Whether what runs now is part of the step."""
         return not (_SHARED.away or self._open is None or compat.in_backward() or compat.in_transform())
 
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Do what may fail while the user's step goes on; each cause is told once."""
+        try:
+            yield
+        except Exception as error:
+            cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            if (kind := re.sub(r"\d+", "#", cause)) not in self._told:
+                self._told.add(kind)
+                with suppress(Warning):  # where warnings are errors
+                    warnings.warn(
+                        f"Could not follow all data through a step, layers may be out of order. {cause}", stacklevel=2
+                    )
+
     def note(self, func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
         """Take in that an operator ran."""
         given = list(tensors_in((args, kwargs)))
         self.flow.note(func, given, _written(func, args, kwargs), out)
-        with suppress(Exception):  # the order is known without it
+        with self.trying():  # the order is known without it
             self.axes.note(func, args, kwargs, given, out)
 
 
@@ -134,7 +151,7 @@ class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         for look in self._looks:
             if look.sees:
-                with suppress(Exception):  # the user's step goes on
+                with look.trying():
                     look.note(func, args, kwargs or {}, out)
         return out
 
@@ -161,7 +178,7 @@ class _Telling:
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         if self.look is not None and self.look.sees and not torch.compiler.is_compiling():
-            with suppress(Exception):
+            with self.look.trying():
                 self.look.axes.meet(module, args)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -176,7 +193,7 @@ class _Behind:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if self.look is not None and self.look.sees and not torch.compiler.is_compiling():
-            with suppress(Exception):
+            with self.look.trying():
                 self.look.flow.leave(self.index, output)
 
     def __reduce__(self) -> tuple[Any, ...]:
