@@ -39,7 +39,8 @@ def is_traced() -> bool:
 
 def is_exporting() -> bool:
     """Return whether the model runs to be exported: an exported program outlives every capture."""
-    return bool(torch.compiler.is_exporting())
+    # The compiler of torch 2.7 and 2.8 takes `torch.compiler.is_exporting()` to be true of whatever it compiles.
+    return bool(torch.compiler._is_exporting_flag)
 
 
 def is_compiled(module: nn.Module) -> bool:

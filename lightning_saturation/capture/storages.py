@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from lightning_saturation.capture import compat
 
@@ -33,9 +34,10 @@ class Storages:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested containers."""
+    """Yield the tensors in nested containers, but for parameters that a lazy layer has yet to make."""
     if isinstance(value, Tensor):
-        yield value
+        if not is_lazy(value):
+            yield value
     elif isinstance(value, list | tuple | Mapping):
         for part in value.values() if isinstance(value, Mapping) else value:
             yield from tensors_in(part)
