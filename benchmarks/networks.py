@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -12,17 +12,23 @@ from lightning_saturation.capture.tracker import LayerTracker
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def vgg11(width: float = 0.25) -> nn.Module:
-    """Return VGG11 with batch norm at a quarter of its width, for 32×32 images."""
+def vgg(sizes: Sequence[int], width: float) -> tuple[list[nn.Module], int]:
+    """Return 3×3 convolutions with batch norm, a pool for each 0 of ``sizes``, and the channels that they end with."""
     layers: list[nn.Module] = []
     channels = 3
-    for size in (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0):
+    for size in sizes:
         if size:
             features = int(size * width)
             layers += [nn.Conv2d(channels, features, 3, padding=1), nn.BatchNorm2d(features), nn.ReLU()]
             channels = features
         else:
             layers.append(nn.MaxPool2d(2))
+    return layers, channels
+
+
+def vgg11(width: float = 0.25) -> nn.Module:
+    """Return VGG11 with batch norm at a quarter of its width, for 32×32 images."""
+    layers, channels = vgg((64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0), width)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 

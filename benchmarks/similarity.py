@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from interleaved import machine, table
+from networks import vgg
 from torch import nn
 
 VARIANTS = ("forward only", "ours", "google/svcca")
@@ -30,15 +31,7 @@ VARIANTS = ("forward only", "ours", "google/svcca")
 
 def vgg13(width: float) -> nn.Module:
     """Return ten convolutions and two linear layers for 32×32 images."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for size in (64, 64, 0, 128, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0):
-        if size:
-            features = int(size * width)
-            layers += [nn.Conv2d(channels, features, 3, padding=1), nn.BatchNorm2d(features), nn.ReLU()]
-            channels = features
-        else:
-            layers.append(nn.MaxPool2d(2))
+    layers, channels = vgg((64, 64, 0, 128, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0), width)
     head = [nn.Flatten(), nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, 10)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), *head)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.paper.run import MEASUREMENTS, Places, find, plan, quiet, run, small
+from examples.paper.run import MEASUREMENTS, Places, find, plan, run, small
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,18 +21,6 @@ KINDS = [
     "photos_resnet18_0.25_s0",
     "text_transformer_64_s0",
 ]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def places(cache, tmp_path):
-    pytest.importorskip("sklearn")
-    quiet()
-    return Places("digits", cache, tmp_path / "results")
 
 
 def test_names_tell_runs_apart():

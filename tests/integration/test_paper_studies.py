@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import pytest
 
 from examples.paper.figures import draw
-from examples.paper.run import Places, quiet
 from examples.paper.studies.run import Bench, find, studies
 
 SIZES = ("as it is", "suggested", "scaled to the size of the suggested", "doubled", "halved")
@@ -24,18 +23,6 @@ KINDS = {
 
 # 100 samples at this scale, for up to 64 directions
 pytestmark = pytest.mark.filterwarnings("ignore:.*samples are too few for:UserWarning")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def places(cache, tmp_path):
-    pytest.importorskip("sklearn")
-    quiet()
-    return Places("digits", cache, tmp_path / "results")
 
 
 def test_there_is_a_slice_of_every_kind_of_study():
