@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_saturation.saturation.report.layer import LayerStatistics
 from lightning_saturation.saturation.report.report import SaturationReport
 from tests.profiles import layer, missing, profile
 
@@ -132,6 +133,16 @@ def test_layers_whose_inputs_leave_no_room_are_no_evidence():
 def test_what_was_not_measured_is_not_too_wide():
     assert kinds(SaturationReport({"a": layer(10), "b": missing()})) == ()
     assert kinds(SaturationReport({"a": layer(10, samples=50)})) == ("too few samples",)
+
+
+def test_where_rows_hold_nan_the_advice_is_not_more_rows():
+    lost = LayerStatistics.from_eigenvalues(None, features=16, samples=0, skipped=128)
+    short = LayerStatistics.from_eigenvalues(None, features=16, samples=0, skipped=8)
+    (finding,) = SaturationReport({"a": short, "b": lost}).diagnose().findings
+    assert "look for where NaN or infinity comes from; b is the first layer" in finding.advice
+    assert "128 rows of b hold NaN" in str(finding)
+    (finding,) = SaturationReport({"a": short}).diagnose().findings
+    assert "measure over at least 17 rows" in finding.advice
 
 
 def test_a_long_tail_is_named_layer_by_layer():

@@ -66,16 +66,24 @@ def too_few_samples(report: SaturationReport) -> Finding | None:
         return None
     needed = max(layer.features for layer in short.values()) + 1
     parts = [f"{name}: {layer.samples} for {layer.features} features" for name, layer in short.items()]
+    what = f"{len(short)} of {len(report.layers)} layers saw no more rows than they have features, which caps their"
+    what += f" saturation ({listed(tuple(parts))})"
+    advice = f"measure over at least {needed} rows a window, better several times as many"
+    label = f"too few samples in {len(short)} layers"
+    broken = [name for name, layer in short.items() if layer.samples + layer.skipped > layer.features]
+    if broken:  # more rows would not help
+        what += f"; {short[broken[0]].skipped} rows of {broken[0]} hold NaN or infinity and are left out"
+        advice = f"look for where NaN or infinity comes from; {broken[0]} is the first layer that puts it out"
+        label = f"NaN or infinity in {len(broken)} layers"
     return Finding(
         "too few samples",
-        f"{len(short)} of {len(report.layers)} layers saw no more rows than they have features, which caps their "
-        f"saturation ({listed(tuple(parts))})",
+        what,
         tuple(short),
         {"needed": needed, "samples": min(layer.samples for layer in short.values())},
         "a covariance of n samples has at most rank n - 1",
-        f"measure over at least {needed} rows a window, better several times as many",
+        advice,
         "certain",
-        f"too few samples in {len(short)} layers",
+        label,
     )
 
 
