@@ -52,6 +52,15 @@ settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
 
 
+@pytest.fixture(autouse=True)
+def _nothing_compiled_by_others():
+    """What one test compiles would change what the next ones in this process look at."""
+    yield
+    compat = sys.modules.get("lightning_saturation.capture.compat")
+    if compat is not None and compat.may_run_compiled(compat.nn.Module()):
+        compat.torch.compiler.reset()
+
+
 @pytest.fixture
 def unchecked_pooling(monkeypatch):
     """Pooling without shape checks: they would be compiled too, older compilers refuse them, and users run none."""

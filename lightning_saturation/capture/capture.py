@@ -163,10 +163,11 @@ class Capture:
     def attempts(self, batch: Any) -> Iterator[int]:
         """Yield 0 when ``batch`` must run, and 1 where it must run again, as its samples turn out to come second.
 
-        What was recorded of the first time is then to be forgotten; that is so in the first batch only.
+        What was recorded of the first time is then to be forgotten; that is so in the first batch only. It trains
+        nothing, so that it is looked at whether or not anything is compiled.
         """
         for attempt in range(2):
-            self.begin(batch, look=not self._looked and not compat.may_run_compiled(self._model))
+            self.begin(batch, look=not self._looked)
             self._looked, self.size = True, self.samples
             try:
                 yield attempt

@@ -28,7 +28,7 @@ class LayerTracker(Generic[Window]):
     layer that is wider than ``widest`` is ``left_out``.
 
     The first batch of each stage is looked at as it runs, for the data flow that gives order and outputs; where
-    anything is compiled only what ``look_once`` announces, as the look runs it as it was written.
+    anything is compiled only what ``look_once`` or ``attempts`` announce, as the look runs it as it was written.
     """
 
     def __init__(
@@ -82,17 +82,16 @@ class LayerTracker(Generic[Window]):
         """Count the outputs for a ``batch`` into the window of ``stage``, or count nothing."""
         self._end_batch()
         if stage is not None:
-            look = stage not in self._looked and not self._compiled and not compat.may_run_compiled(self._model)
-            if look:
-                self._looked.add(stage)
-            self._capture.begin(batch, look=look)
-            self._recording, self._capture.record = stage, self._take
-            self.windows[stage].begin_batch()
+            self._begin_batch(stage, batch, may_look=not self._compiled and not compat.may_run_compiled(self._model))
 
     def attempts(self, stage: str, batch: Any) -> Iterator[None]:
-        """Yield each time that ``batch`` must run to be counted, twice where its samples turn out to come second."""
+        """Yield each time that ``batch`` must run to be counted, twice where its samples turn out to come second.
+
+        It trains nothing, so that the first is looked at whether or not anything is compiled.
+        """
         for _ in range(2):
-            self.record(stage, batch)
+            self._end_batch()
+            self._begin_batch(stage, batch, may_look=True)
             yield
             if not self._end_batch():
                 return
@@ -147,6 +146,14 @@ class LayerTracker(Generic[Window]):
 
     def _look_only(self, name: str, rows: Tensor) -> None:
         """Learn from an output that is not counted where its layer has its samples."""
+
+    def _begin_batch(self, stage: str, batch: Any, *, may_look: bool) -> None:
+        look = may_look and stage not in self._looked
+        if look:
+            self._looked.add(stage)
+        self._capture.begin(batch, look=look)
+        self._recording, self._capture.record = stage, self._take
+        self.windows[stage].begin_batch()
 
     def _end_batch(self) -> bool:
         """End the batch that is running, and return whether it must run again."""

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_saturation import SaturationReport, SimilarityMonitor, compare_representations, measure_saturation
 from lightning_saturation.capture.capture import Capture
+from lightning_saturation.capture.represent import represent
 from lightning_saturation.capture.samples import batch_size
 from lightning_saturation.saturation.report.history import from_state, to_state
 from lightning_saturation.saturation.report.layer import with_rows
@@ -158,6 +159,26 @@ def test_a_second_attempt_only_where_the_first_was_wrong():
 class Swap(nn.Module):
     def forward(self, x):
         return x.transpose(0, 1)
+
+
+@pytest.mark.parametrize("what", ["something else", "the model"])
+@pytest.mark.parametrize("net", [Flattening, lambda: nn.Sequential(Swap(), Encoder())], ids=["flat", "swapped"])
+def test_measuring_looks_also_where_something_is_compiled(what, net, unchecked_pooling):
+    model = net().eval()
+    x = torch.randn(3, 20, 4, 6) if isinstance(model, Flattening) else torch.randn(3, 9, 5, 7)
+    plain = measure_saturation(model, x, progress=False)
+    compiled = torch.compile(model if what == "the model" else torch.relu, backend="eager")
+    compiled(x[0])
+    watched = compiled if what == "the model" else model
+    again = measure_saturation(watched, x, progress=False)
+    assert again.saturation == pytest.approx(plain.saturation)
+    for told in ("rows", "samples"):
+        assert [getattr(v, told) for v in again.layers.values()] == [getattr(v, told) for v in plain.layers.values()]
+    assert again.output_layers == plain.output_layers
+    pairs = [name for name, layer in plain.layers.items() if layer.rows == "samples"]
+    assert {name: len(rows) for name, rows in represent(watched, x, layers=pairs).items()} == {
+        name: plain.layers[name].samples for name in pairs
+    }
 
 
 class Learner(LightningModule):
