@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning_saturation.dimension.report import DimensionReport, LayerDimension
 from lightning_saturation.drawing import canvas
+from lightning_saturation.drawing.point_names import name_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,15 +84,15 @@ def dimension_accuracy_figure(
     """
     figure = canvas.new_figure(6.4, 4.4)
     axes = figure.subplots()
-    for name, dimension in dimensions.items():
-        axes.plot([dimension], [accuracies[name]], "o", color=OWN, ms=5)
-        axes.annotate(name, (dimension, accuracies[name]), (4, 4), textcoords="offset points", fontsize=7)
+    points = [(dimension, accuracies[name]) for name, dimension in dimensions.items()]
+    axes.plot([x for x, _ in points], [y for _, y in points], "o", color=OWN, ms=5)
     axes.set_xlabel("TwoNN dimension of the last hidden layer")
     axes.set_ylabel("accuracy on test images")
     axes.margins(0.15)
     told = "" if math.isnan(correlation) else f", r = {correlation:.2f}"
     axes.set_title(f"{len(dimensions)} networks{told}", fontsize=10)
     axes.grid(alpha=0.3)
+    name_points(figure, axes, [x for x, _ in points], [y for _, y in points], list(dimensions))
     return figure
 
 
