@@ -20,7 +20,7 @@ from lightning_saturation.sweeping.grid import Config, name_of
 
 Result = dict[str, Any]
 Trial = Callable[[Config], tuple[LightningModule, Any]]
-TrainerOptions = Mapping[str, Any] | Callable[[Config], Trainer] | None
+TrainerOptions = Mapping[str, Any] | Callable[[Config], Trainer | Mapping[str, Any]] | None
 
 QUIET = {
     "logger": False,
@@ -88,10 +88,11 @@ def run(setup: Setup, config: Config, *, logger: Any = None) -> Result:
 
 
 def _trainer(options: TrainerOptions, config: Config) -> Trainer:
-    if callable(options):
-        return options(dict(config))
+    given = options(dict(config)) if callable(options) else options
+    if isinstance(given, Trainer):
+        return given
     # Callbacks keep what they saw: each trial has its own.
-    return Trainer(**{**QUIET, **copy.deepcopy(dict(options or {}))})
+    return Trainer(**{**QUIET, **copy.deepcopy(dict(given or {}))})
 
 
 def _fit(trainer: Trainer, module: LightningModule, data: Any) -> None:

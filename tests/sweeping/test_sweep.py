@@ -136,6 +136,15 @@ def test_a_trainer_and_a_monitor_of_ones_own(tmp_path):
     assert all(set(r["layers"]) == {"body.2"} for r in outcome.results)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_arguments_of_the_trainer_by_configuration(tmp_path, workers):
+    outcome = sweep(
+        trial, {"width": [4, 8]}, out=tmp_path, metric="val/accuracy", workers=workers, progress=False,
+        trainer=lambda config: {**ONCE, "max_epochs": config["width"] // 4},
+    )  # fmt: skip
+    assert {r["config"]["width"]: r["epochs"] for r in outcome.results} == {4: 1, 8: 2}
+
+
 def test_each_trial_has_callbacks_of_its_own(tmp_path):
     callbacks = [SaturationMonitor(stages=("train",))]
     outcome = sweep(

@@ -58,7 +58,7 @@ class Diagnosis:
             if math.isnan(self.average):
                 return "Nothing was measured, so that nothing can be said."
             if self.notes:
-                return f"Layers use {percent(self.average)} of their features on average, and not all could be judged."
+                return f"On average layers use {percent(self.average)} of their features; {self.notes[0]}."
             used = f"on average layers use {percent(self.average)} of their features"
             return f"No layer stands out: {used}, and nothing asks for other widths."
         first, *others = self.findings
