@@ -78,6 +78,7 @@ def dimension_history_figure(reports: Sequence[DimensionReport], *, most: int = 
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=canvas.LABEL_SIZE, frameon=False)
+    panels[-1].locator_params(axis="x", integer=True)
     panels[-1].set_xlabel("epoch")
     return figure
 

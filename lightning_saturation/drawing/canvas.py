@@ -78,10 +78,11 @@ def layer_room(names: Sequence[str], *, most: int = MOST_NAMES) -> float:
 
 def label_log(axis: Axis) -> None:
     """Label 1, 2, 5, 10, … in plain digits: axes that span about a decade would have one label, or crowded powers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    subs = (1, 2, 5) if high < 1000 * low else (1,)
+    axis.set_major_locator(MaxNLocator(5) if high < 5 * low else LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

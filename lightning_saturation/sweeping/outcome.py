@@ -11,7 +11,7 @@ from lightning_saturation.drawing.replacing import replacing
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.drawing.text_table import number
 from lightning_saturation.loggers.tabular import to_csv
-from lightning_saturation.sweeping.grid import title_of
+from lightning_saturation.sweeping.grid import title_of, varied
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,12 +74,13 @@ class SweepOutcome(Tabulated):
     def _table(self) -> Table:
         head = ("rank", "config", self.metric, "saturation", "parameters", "findings")
         averages = [math.nan if result["average"] is None else result["average"] for result in self.results]
+        titles = [title_of(config) for config in varied([result["config"] for result in self.results])]
         rows = [
-            (str(rank), title_of(result["config"]), f"{result['value']:.4g}", number(average),
+            (str(rank), title, f"{result['value']:.4g}", number(average),
              f"{result['parameters']:,}", _in_short(result))
-            for rank, (result, average) in enumerate(zip(self.results, averages, strict=True), start=1)
+            for rank, (result, title, average) in enumerate(zip(self.results, titles, averages, strict=True), start=1)
         ]  # fmt: skip
-        below = [f"The best, {title_of(self.best['config'])}. {self.best['verdict']}"] if self.results else []
+        below = [f"The best, {titles[0]}. {self.best['verdict']}"] if self.results else []
         failed = [f"Failed: {name}. {error}" for name, error in self.failed.items()]
         return Table("", head, rows, {3: averages}, below=[*below, *failed])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.point_names import name_points
-from lightning_saturation.sweeping.grid import title_of
+from lightning_saturation.sweeping.grid import title_of, varied
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def scatter_figure(results: Sequence[Mapping[str, Any]], *, metric: str) -> Figu
     _legend(figure, by_colour, {value: ("o", shade) for value, shade in shades.items()}, "outside right upper")
     _legend(figure, by_shape, {value: (shape, "0.3") for value, shape in shapes.items()}, "outside right lower")
     if len(known) <= _NAMED:
-        names = [title_of({name: r["config"][name] for name in values if name in r["config"]}) for r in known]
+        names = [title_of(config) for config in varied([r["config"] for r in known])]
         name_points(figure, axes, [r["average"] for r in known], [r["value"] for r in known], names)
     return figure
 

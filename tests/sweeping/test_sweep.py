@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import signal
 import sys
 import textwrap
@@ -52,6 +53,18 @@ def test_every_combination_is_trained_and_ranked(tmp_path):
     assert [float(row["val/accuracy"]) for row in rows] == values
     assert (tmp_path / "scatter.png").read_bytes().startswith(b"\x89PNG")
     assert repr(outcome) == "SweepOutcome(4 trials by val/accuracy, 0 failed)"
+
+
+def test_a_sweep_says_what_differs_and_nothing_of_each_trainer(tmp_path, caplog):
+    root = logging.getLogger("lightning.pytorch")
+    before = root.level
+    with caplog.at_level(logging.INFO):
+        outcome = run(tmp_path, {"width": [4, 8], "rate": [0.5]})
+    assert caplog.messages == []
+    assert root.level == before
+    assert "width=4 " in str(outcome)
+    assert "rate" not in str(outcome)
+    assert "rate=0.5, width=4" in str(run(tmp_path, {"width": [4], "rate": [0.5]}))
 
 
 def test_a_list_of_grids_is_their_sum(tmp_path):
