@@ -68,6 +68,8 @@ def width_of(module: nn.Module) -> int | None:
 
 def offered_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules of ``model`` that can be tracked, by the names that they have here."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"Expected a model, a `torch.nn.Module`, got {type(model).__name__}.")
     hidden: set[int] = set()
     parallel: list[str] = []
     for name, module in model.named_modules():
