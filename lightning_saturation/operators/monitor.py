@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
@@ -23,6 +23,9 @@ from lightning_saturation.operators.report import SpectrumReport
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.progress import learning_rates
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _QUANTITIES = ("largest_eigenvalue", "stable_rank", "decay_exponent")
 _MOST_STRIPS = 6
@@ -99,6 +102,16 @@ class SpectrumMonitor(Monitor):
     def reports(self) -> list[SpectrumReport]:
         """The report of every measurement, oldest first; epoch 0 is the untrained network."""
         return super().reports
+
+    def report(self) -> SpectrumReport:
+        """Return the last report; a ``ValueError`` where there is none."""
+        if not self.reports:
+            raise ValueError("Expected a measurement, got none yet.")
+        return self.reports[-1]
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure of the last report: a histogram for each layer, of at most twelve."""
+        return self.report().plot()
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         if "train" in stages:

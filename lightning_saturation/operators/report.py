@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import astuple, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_saturation.drawing.records import columns, plain, record
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.operators.histogram import Histogram
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DERIVED = ("spectral_norm", "frobenius_norm", "stable_rank")
 _TOLD = ("structural_zeros", "trace", "cdf_error", "probes", "degree", "resolution", "products")
@@ -63,6 +66,12 @@ class SpectrumReport(Tabulated):
         layers = {name: _histogram(numbers) for name, numbers in state.get("layers", {}).items()}
         known["missing"] |= {name: _NOT_SAVED for name, histogram in layers.items() if histogram is None}
         return cls(**{**known, "layers": {name: it for name, it in layers.items() if it is not None}})
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure with a histogram for each layer, of at most twelve."""
+        from lightning_saturation.operators.plots import histogram_figure
+
+        return histogram_figure(self)
 
     def __repr__(self) -> str:
         missing = f", {len(self.missing)} missing" if self.missing else ""
