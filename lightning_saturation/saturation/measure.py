@@ -97,4 +97,5 @@ def measure_saturation(
         coverage=tracker.coverage(list(layer_statistics)),
         left_out=tracker.without_measure(list(layer_statistics)),
         masked=seen.masked,
+        followed=seen.followed,
     )

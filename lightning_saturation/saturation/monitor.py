@@ -180,6 +180,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
             coverage=self._tracker.coverage(list(layers)),
             left_out=self._tracker.without_measure(list(layers)),
             masked=seen.masked,
+            followed=seen.followed,
         )
 
     def _judged(self, trainer: Trainer, report: SaturationReport) -> Settling | None:
