@@ -49,6 +49,8 @@ def each_batch(
     Meanwhile they are in evaluation mode on ``device``, without gradients; afterwards they are as they were. ``bar`` is
     the name of a progress bar, None for none.
     """
+    if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):  # asking a loader would start workers
+        raise TypeError(f"Expected `batches` to be a loader or a list of batches, got {batches!r}.")
     with ExitStack() as stack:
         homes = [stack.enter_context(evaluating(model, device)) for model in models]
         total = length(batches, max_batches)
@@ -67,7 +69,11 @@ def run(model: Callable[..., Any], batch: Any, device: torch.device, *, forward:
         return forward(model, batch)
     if isinstance(batch, Mapping):
         return model(**batch)
-    return model(batch[0] if isinstance(batch, list | tuple) else batch)
+    if isinstance(batch, list | tuple):
+        if not batch:
+            raise ValueError(f"Expected a batch whose first element is the input, got {batch!r}.")
+        batch = batch[0]
+    return model(batch)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
