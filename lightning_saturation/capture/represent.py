@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.evaluation import each_batch, run
-from lightning_saturation.capture.masks import Mask
+from lightning_saturation.capture.evaluation import Batches, run
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling
 
 Rows = dict[str, Tensor]
@@ -25,17 +25,13 @@ PROBE_POOLINGS = tuple(pooling for pooling in get_args(Pooling) if pooling != "p
 def represent(
     model: nn.Module,
     batches: Iterable[Any],
+    options: CaptureOptions = CaptureOptions(),  # noqa: B008
     *,
-    layers: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
-    pooling: Pooling = "mean",
-    mask: Mask = None,
     forward: Callable[[Any], Any] | None = None,
 ) -> Rows:
     """Return the rows of every layer over all ``batches``, with the model in evaluation mode and left as it was.
 
-    ``forward``, where given, runs the model on a batch. ``mask`` is that of
-    :class:`~lightning_saturation.SaturationMonitor`. Layers that put out more or fewer rows than there are samples
+    ``forward``, where given, runs the model on a batch. Layers that put out more or fewer rows than there are samples
     (flattened tokens, windows, a layer that runs several times) cannot be paired with others: they are left out, with
     one warning, unless none is left.
     """
@@ -45,8 +41,8 @@ def represent(
     def record(name: str, rows: Tensor) -> None:
         kept.setdefault(name, []).append(rows.float().cpu())
 
-    watched = Capture(model, record, layers=layers, exclude=exclude, pooling=pooling, mask=mask)
-    with each_batch([model], batches) as each, watched:
+    watched = Capture(model, record, options)
+    with Batches(batches).over(model) as each, watched:
         for batch, (home,) in each:
             for again in watched.attempts(batch):
                 if again:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from lightning_saturation.dimension.report import DimensionReport, LayerDimension
 from lightning_saturation.drawing import canvas
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LOWER_BOUND = "lower bound: too few samples"
 OWN, RANDOM, GREY = "#0c2c84", "#d95f0e", "#777777"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
+from matplotlib import colormaps
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 LABEL_SIZE = 8
 """Points of a layer name."""
@@ -30,16 +31,11 @@ def new_figure(width: float, height: float) -> Figure:
 
     The figure belongs to nobody but the caller: pyplot does not know it, so it needs no ``close``.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 
 def colours(count: int) -> list[tuple[float, float, float, float]]:
     """Return ``count`` colours from dark blue (first) to orange (last), ordered in lightness as well as in hue."""
-    from matplotlib import colormaps
-
     # Not viridis, which stands for saturation itself in the heatmaps; plasma's bright end cannot be read on white.
     return [colormaps["plasma"](0.8 * i / max(count - 1, 1)) for i in range(count)]
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.operators.histogram import Histogram
 from lightning_saturation.operators.report import SpectrumReport
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
 
 BULK, SPIKES = "#31688e", "#d1495b"
 """Colours of estimated counts and of eigenvalues found one by one."""
@@ -134,8 +132,6 @@ def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
 
 def _label_log(axis: Axis) -> None:
     """Label 1, 2, 5, 10, … in plain digits: axes that span about a decade would have one label, or crowded powers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

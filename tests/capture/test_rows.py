@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_saturation import SaturationReport, SimilarityMonitor, compare_representations, measure_saturation
 from lightning_saturation.capture.capture import Capture
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.represent import represent
 from lightning_saturation.capture.samples import batch_size
 from lightning_saturation.saturation.report.history import from_state, to_state
@@ -176,7 +177,7 @@ def test_measuring_looks_also_where_something_is_compiled(what, net, unchecked_p
         assert [getattr(v, told) for v in again.layers.values()] == [getattr(v, told) for v in plain.layers.values()]
     assert again.output_layers == plain.output_layers
     pairs = [name for name, layer in plain.layers.items() if layer.rows == "samples"]
-    assert {name: len(rows) for name, rows in represent(watched, x, layers=pairs).items()} == {
+    assert {name: len(rows) for name, rows in represent(watched, x, CaptureOptions(pairs)).items()} == {
         name: plain.layers[name].samples for name in pairs
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -24,20 +24,8 @@ class Block:
     highest: float
 
 
-class Blocks(Mapping[str, Block]):
+class Blocks(dict[str, Block]):
     """Blocks by name, in the order in which they run; ``str`` of it is a table."""
-
-    def __init__(self, blocks: Mapping[str, Block]) -> None:
-        self._blocks = dict(blocks)
-
-    def __getitem__(self, name: str) -> Block:
-        return self._blocks[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._blocks)
-
-    def __len__(self) -> int:
-        return len(self._blocks)
 
     def __str__(self) -> str:
         rows = [
