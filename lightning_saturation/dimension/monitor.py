@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from matplotlib.figure import Figure
 
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
 from lightning_saturation.capture.masks import Mask
@@ -22,6 +23,7 @@ from lightning_saturation.dimension.plots import dimension_figure, dimension_his
 from lightning_saturation.dimension.report import INPUT, DimensionReport
 from lightning_saturation.dimension.row_window import RowWindow
 from lightning_saturation.dimension.two_nn_law import FEWEST
+from lightning_saturation.drawing.windows import windows_of
 from lightning_saturation.loggers.naming import layer_key
 from lightning_saturation.loggers.write import write_figure, write_table
 from lightning_saturation.training.configuration import configuration
@@ -98,6 +100,17 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
     def reports(self) -> list[DimensionReport]:
         """The report of every epoch and stage that was measured, oldest first."""
         return super().reports
+
+    def report(self, stage: str | None = None) -> DimensionReport:
+        """Return the last report of ``stage``, by default of training, or of the stage measured last without it.
+
+        Raises ``ValueError`` where there is none.
+        """
+        return windows_of(self.reports, stage)[-1]
+
+    def plot(self, stage: str | None = None) -> Figure:
+        """Return a matplotlib figure of that report: the dimension over the depth of the network."""
+        return self.report(stage).plot()
 
     def _arguments(self) -> dict[str, Any]:
         return configuration(self, self.watched, self._options)

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 
 from lightning_saturation.dimension.report import DimensionReport, LayerDimension
 from lightning_saturation.drawing import canvas
+from lightning_saturation.drawing.point_names import name_points
 
 LOWER_BOUND = "lower bound: too few samples"
+_MOST_NAMES = 30  # there are two panels
 OWN, RANDOM, GREY = "#0c2c84", "#d95f0e", "#777777"
 
 
@@ -26,14 +28,15 @@ def dimension_figure(report: DimensionReport) -> Figure:
     if not report.layers:
         raise ValueError("Expected a report with layers, got none.")
     names = list(report.layers)
-    width = max(4.2, 1.2 + 1.3 * canvas.layer_room(names))
+    width = max(4.2, 1.2 + 1.3 * canvas.layer_room(names, most=_MOST_NAMES))
     figure = canvas.new_figure(2 * width, 5.0 + canvas.name_room(names))
     left, right = figure.subplots(1, 2)
     _profile(left, report)
     _against_pca(right, report)
+    step = -(-len(names) // _MOST_NAMES)
     for axes in (left, right):
-        axes.set_xticks(list(report.depth.values()), names, rotation=90, fontsize=canvas.LABEL_SIZE)
-        axes.set_xlabel("layer, by relative depth")
+        axes.set_xticks(list(report.depth.values())[::step], names[::step], rotation=90, fontsize=canvas.LABEL_SIZE)
+        axes.set_xlabel("layer, by relative depth" + (f", one in {step} named" if step > 1 else ""))
         axes.grid(alpha=0.3)
         # Above: lines may run anywhere in the panel.
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=1, fontsize=canvas.LABEL_SIZE, frameon=False)
@@ -41,8 +44,11 @@ def dimension_figure(report: DimensionReport) -> Figure:
     return figure
 
 
-def dimension_history_figure(reports: Sequence[DimensionReport]) -> Figure:
-    """Return the TwoNN dimension of every layer over the epochs, the last hidden layer thick; one panel per stage."""
+def dimension_history_figure(reports: Sequence[DimensionReport], *, most: int = 15) -> Figure:
+    """Return the TwoNN dimension of layers over the epochs, the last hidden layer thick; one panel per stage.
+
+    With more than ``most`` layers, about as many of them are drawn, evenly spread over the depth.
+    """
     stages: dict[str, list[DimensionReport]] = {}
     for report in reports:
         stages.setdefault(report.stage, []).append(report)
@@ -51,9 +57,11 @@ def dimension_history_figure(reports: Sequence[DimensionReport]) -> Figure:
     figure = canvas.new_figure(7.5, 0.8 + 3.2 * len(stages))
     panels = figure.subplots(len(stages), squeeze=False, sharex=True)[:, 0]
     for axes, (stage, same_stage) in zip(panels, stages.items(), strict=True):
-        names = list(same_stage[-1].layers)
+        known, hidden = list(same_stage[-1].layers), same_stage[-1].last_hidden
+        few = canvas.thin(known, most)
+        names = [name for name in known if name in few or name == hidden]
         for name, colour in zip(names, canvas.colours(len(names)), strict=True):
-            last = name == same_stage[-1].last_hidden
+            last = name == hidden
             axes.plot(
                 [report.epoch for report in same_stage],
                 [report.two_nn.get(name, math.nan) for report in same_stage],
@@ -63,11 +71,12 @@ def dimension_history_figure(reports: Sequence[DimensionReport]) -> Figure:
                 ms=4 if last else 2,
                 label=f"{name} (last hidden)" if last else name,
             )
-        axes.set_title(f"TwoNN dimension by layer ({stage})", fontsize=10)
+        axes.set_title(f"TwoNN dimension by layer ({stage}){canvas.cut(names, known)}", fontsize=10)
         axes.set_ylabel("TwoNN dimension")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=canvas.LABEL_SIZE, frameon=False)
+    panels[-1].locator_params(axis="x", integer=True)
     panels[-1].set_xlabel("epoch")
     return figure
 
@@ -81,15 +90,15 @@ def dimension_accuracy_figure(
     """
     figure = canvas.new_figure(6.4, 4.4)
     axes = figure.subplots()
-    for name, dimension in dimensions.items():
-        axes.plot([dimension], [accuracies[name]], "o", color=OWN, ms=5)
-        axes.annotate(name, (dimension, accuracies[name]), (4, 4), textcoords="offset points", fontsize=7)
+    points = [(dimension, accuracies[name]) for name, dimension in dimensions.items()]
+    axes.plot([x for x, _ in points], [y for _, y in points], "o", color=OWN, ms=5)
     axes.set_xlabel("TwoNN dimension of the last hidden layer")
     axes.set_ylabel("accuracy on test images")
     axes.margins(0.15)
     told = "" if math.isnan(correlation) else f", r = {correlation:.2f}"
     axes.set_title(f"{len(dimensions)} networks{told}", fontsize=10)
     axes.grid(alpha=0.3)
+    name_points(figure, axes, [x for x, _ in points], [y for _, y in points], list(dimensions))
     return figure
 
 
@@ -134,4 +143,5 @@ def _against_pca(axes: Axes, report: DimensionReport) -> None:
             places, [v if v > 0 else math.nan for v in values], style, color=colour, marker="o", ms=3, label=label
         )
     axes.set_yscale("log")
+    canvas.label_log(axes.yaxis)
     axes.set_ylabel("dimension")

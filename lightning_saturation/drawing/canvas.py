@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 from matplotlib import colormaps
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 LABEL_SIZE = 8
 """Points of a layer name."""
@@ -58,14 +59,32 @@ def name_room(names: Sequence[str]) -> float:
     return max(map(len, names), default=0) * LABEL_SIZE * 0.62 / 72
 
 
-def layer_room(names: Sequence[str]) -> float:
+def cut(shown: Sequence[object], known: Collection[object]) -> str:
+    """Return how many of ``known`` are ``shown``, for a title; nothing where all are.
+
+    >>> cut("ab", "abc"), cut("abc", "abc")
+    (' (2 of 3)', '')
+    """
+    return f" ({len(shown)} of {len(known)})" if len(shown) < len(known) else ""
+
+
+def layer_room(names: Sequence[str], *, most: int = MOST_NAMES) -> float:
     """Return the inches that the rows or columns of ``names`` take."""
-    return min(len(names), MOST_NAMES) * INCHES_PER_LAYER
+    return min(len(names), most) * INCHES_PER_LAYER
 
 
-def name_layers(axis: Axis, names: Sequence[str], *, rotate: bool) -> None:
-    """Write ``names`` along ``axis`` at 0, 1, 2, …, never shortened; every other one (or fewer) where they are many."""
-    step = max(1, math.ceil(len(names) / MOST_NAMES))
+def label_log(axis: Axis) -> None:
+    """Label 1, 2, 5, 10, … in plain digits: axes that span about a decade would have one label, or crowded powers."""
+    low, high = axis.get_view_interval()
+    subs = (1, 2, 5) if high < 1000 * low else (1,)
+    axis.set_major_locator(MaxNLocator(5) if high < 5 * low else LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def name_layers(axis: Axis, names: Sequence[str], *, rotate: bool, most: int = MOST_NAMES) -> None:
+    """Write ``names`` along ``axis`` at 0, 1, 2, …, never shortened; every other one (or fewer) beyond ``most``."""
+    step = max(1, math.ceil(len(names) / most))
     axis.set_ticks(range(0, len(names), step))
     axis.set_ticklabels(list(names[::step]), fontsize=LABEL_SIZE, rotation=90 if rotate else 0)
     along = "in order of execution" if step == 1 else f"in order of execution, one in {step} named"

@@ -38,6 +38,15 @@ def html_table(
     return f'<div style="{scrolls}"><b>{escape(title)}</b><table style="margin:0.4em 0">{body}</table>{said}</div>'
 
 
+def html_list(title: str, items: Sequence[Sequence[str]]) -> str:
+    """Return ``title`` and under it a list, the first line of each item upright and the others behind it small."""
+    points = []
+    for first, *others in items:
+        small = "".join(f'<div style="font-size:smaller;opacity:0.8">{escape(other)}</div>' for other in others)
+        points.append(f"<li>{escape(first)}{small}</li>")
+    return f'<div><b>{escape(title)}</b><ul style="margin:0.4em 0">{"".join(points)}</ul></div>'
+
+
 def _cell(tag: str, text: str, *, left: bool, bar: float = math.nan) -> str:
     drawn = ""
     if not math.isnan(bar):

@@ -31,7 +31,8 @@ class Tabulated:
 
     def __str__(self) -> str:
         shown = self._table()
-        return "\n".join([shown.title, *shown.above, *table(shown.head, shown.rows), *shown.below])
+        lines = table(shown.head, shown.rows) if shown.rows else []
+        return "\n".join([*([shown.title] if shown.title else []), *shown.above, *lines, *shown.below])
 
     def _repr_html_(self) -> str:
         shown = self._table()

@@ -77,17 +77,19 @@ def _partners(axes: Axes, match: LayerMatch) -> None:
     axes.set_title("semi-matching: shared partners", fontsize=9)
 
 
-def loss_figure(learning: ConvergentLearning) -> Figure:
+def loss_figure(learning: ConvergentLearning, *, most: int = 12) -> Figure:
     """Return the loss of sparse mappings over decay, a line per layer; 0.5 is what predicting nothing costs.
+
+    With more than ``most`` layers, ``most`` of them are drawn, evenly spread over the depth.
 
     Source: Li et al., *Convergent learning*, 2016, table 1.
     """
-    figure = canvas.new_figure(6.4, 4.2)
+    names = canvas.thin(list(learning.layers), most)
+    figure = canvas.new_figure(6.4 + canvas.name_room(names), 4.2)
     axes = figure.subplots()
     decays: list[float] = []
-    for number, ((name, match), colour) in enumerate(
-        zip(learning.layers.items(), canvas.colours(len(learning.layers)), strict=True)
-    ):
+    for number, (name, colour) in enumerate(zip(names, canvas.colours(len(names)), strict=True)):
+        match = learning.layers[name]
         decays = match.mapping.decay.tolist()
         style = canvas.LINE_STYLES[number % len(canvas.LINE_STYLES)]
         axes.plot(range(len(decays)), match.mapping.loss.tolist(), style, marker="o", color=colour, label=name)
@@ -97,8 +99,9 @@ def loss_figure(learning: ConvergentLearning) -> Figure:
     axes.set_xlabel("L1 penalty (decay)")
     axes.set_ylabel("half the mean squared error per unit")
     axes.set_ylim(0, 0.53)
-    axes.set_title("Predicting network 2 from few units of network 1", fontsize=10)
-    axes.legend(fontsize=canvas.LABEL_SIZE)
+    shown = canvas.cut(names, learning.layers)
+    axes.set_title(f"Predicting network 2 from few units of network 1{shown}", fontsize=10)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=canvas.LABEL_SIZE, frameon=False, title="layer")
     return figure
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
@@ -99,6 +100,16 @@ class SpectrumMonitor(Monitor):
     def reports(self) -> list[SpectrumReport]:
         """The report of every measurement, oldest first; epoch 0 is the untrained network."""
         return super().reports
+
+    def report(self) -> SpectrumReport:
+        """Return the last report; a ``ValueError`` where there is none."""
+        if not self.reports:
+            raise ValueError("Expected a measurement, got none yet.")
+        return self.reports[-1]
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure of the last report: a histogram for each layer, of at most twelve."""
+        return self.report().plot()
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         if "train" in stages:

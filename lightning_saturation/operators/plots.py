@@ -8,9 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.operators.histogram import Histogram
@@ -43,7 +41,7 @@ def histogram_figure(report: SpectrumReport, layers: Sequence[str] | None = None
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
     _legend(figure, list(grid))
-    figure.suptitle(f"Eigenvalues of HHᵀ, {_when(report)}{_cut(shown, names)}", fontsize=11)
+    figure.suptitle(f"Eigenvalues of HHᵀ, {_when(report)}{canvas.cut(shown, names)}", fontsize=11)
     return figure
 
 
@@ -64,11 +62,11 @@ def norms_figure(reports: Sequence[SpectrumReport], layers: Sequence[str] | None
         axes.plot(*zip(*points, strict=True), style, marker=".", color=colour, label=name)
     _mark_learning_rates(axes, reports)
     axes.set_yscale("log")
-    _label_log(axes.yaxis)
+    canvas.label_log(axes.yaxis)
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("epochs completed")
     axes.set_ylabel("largest eigenvalue of HHᵀ")
-    axes.set_title(f"Squared spectral norms during training{_cut(shown, names)}")
+    axes.set_title(f"Squared spectral norms during training{canvas.cut(shown, names)}")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=canvas.LABEL_SIZE, frameon=False, title="layer")
     return figure
@@ -95,7 +93,7 @@ def evolution_figure(reports: Sequence[SpectrumReport], layer: str, *, most: int
         axes.set_title(title, fontsize=canvas.LABEL_SIZE + 1)
         axes.label_outer()
     _legend(figure, list(grid))
-    figure.suptitle(f"{layer}: eigenvalues of HHᵀ{_cut(shown, known)}", fontsize=11)
+    figure.suptitle(f"{layer}: eigenvalues of HHᵀ{canvas.cut(shown, known)}", fontsize=11)
     return figure
 
 
@@ -110,7 +108,7 @@ def _draw(axes: Axes, histogram: Histogram, top: float = 1.0) -> None:
         axes.stairs(heights, edges, baseline=LEAST_COUNT, fill=True, color=colour, label=label)
     axes.set_yscale("log")
     axes.set_ylim(LEAST_COUNT, 1.5 * max(top, float(counts.max())))
-    _label_log(axes.yaxis)
+    canvas.label_log(axes.yaxis)
     axes.set_xlim(0, edges[-1])
     axes.set_xlabel("eigenvalue", fontsize=canvas.LABEL_SIZE)
     axes.set_ylabel("eigenvalues per bin", fontsize=canvas.LABEL_SIZE)
@@ -128,14 +126,6 @@ def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
         frameon=False,
         fontsize=canvas.LABEL_SIZE,
     )
-
-
-def _label_log(axis: Axis) -> None:
-    """Label 1, 2, 5, 10, … in plain digits: axes that span about a decade would have one label, or crowded powers."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _mark_learning_rates(axes: Axes, reports: Sequence[SpectrumReport]) -> None:
@@ -168,7 +158,3 @@ def _how(histogram: Histogram) -> str:
 
 def _when(report: SpectrumReport) -> str:
     return "before training" if report.epoch == report.step == 0 else f"after epoch {report.epoch}"
-
-
-def _cut(shown: Sequence[object], known: Sequence[object]) -> str:
-    return f" ({len(shown)} of {len(known)})" if len(shown) < len(known) else ""

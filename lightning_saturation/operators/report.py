@@ -6,6 +6,8 @@ import math
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from lightning_saturation.drawing.records import columns, plain, record
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.operators.histogram import Histogram
@@ -63,6 +65,12 @@ class SpectrumReport(Tabulated):
         layers = {name: _histogram(numbers) for name, numbers in state.get("layers", {}).items()}
         known["missing"] |= {name: _NOT_SAVED for name, histogram in layers.items() if histogram is None}
         return cls(**{**known, "layers": {name: it for name, it in layers.items() if it is not None}})
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure with a histogram for each layer, of at most twelve."""
+        from lightning_saturation.operators.plots import histogram_figure
+
+        return histogram_figure(self)
 
     def __repr__(self) -> str:
         missing = f", {len(self.missing)} missing" if self.missing else ""

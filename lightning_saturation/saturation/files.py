@@ -12,10 +12,11 @@ from typing import Any
 
 from lightning_saturation.drawing.metric_curve import MetricCurve
 from lightning_saturation.drawing.replacing import replacing
+from lightning_saturation.drawing.windows import windows_of
 from lightning_saturation.loggers.tabular import to_csv
 from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.report.windows import by_stage, records, windows_of
+from lightning_saturation.saturation.report.windows import by_stage, records
 
 
 def save_reports(

@@ -24,6 +24,7 @@ from lightning_saturation.similarity.compare import DEFAULT_DELTA
 from lightning_saturation.similarity.dynamics import LearningDynamics
 from lightning_saturation.similarity.history import History
 from lightning_saturation.similarity.probes import compare_rows, compare_same_layers
+from lightning_saturation.similarity.reading import Reading
 from lightning_saturation.similarity.views import Method, check_method
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
@@ -35,7 +36,7 @@ from lightning_saturation.training.probing import Probing
 from lightning_saturation.training.progress import fraction_done
 
 
-class SimilarityMonitor(Monitor):
+class SimilarityMonitor(Monitor, Reading):
     """Keep the layers' outputs for a fixed probe set while the network learns, and show how they settle.
 
     After every ``every_n_epochs`` epochs each layer is compared with itself one window earlier:

@@ -38,15 +38,16 @@ def similarity_figure(
     if not panes:
         raise ValueError("Expected at least one matrix to draw, got none.")
     first = next(iter(panes.values()))
-    side = [max(1.6, canvas.layer_room(names)) for names in (first.columns, first.rows)]
+    most = max(20, canvas.MOST_NAMES // len(panes))
+    side = [max(1.6, canvas.layer_room(names, most=most)) for names in (first.columns, first.rows)]
     width = canvas.name_room(first.rows) + len(panes) * (side[0] + 0.3) + 1.4
     figure = canvas.new_figure(width, side[1] + canvas.name_room(first.columns) + 0.9)
     axes = figure.subplots(1, len(panes), squeeze=False, sharey=True)[0]
     images = [_draw(pane, matrix, title) for pane, (title, matrix) in zip(axes, panes.items(), strict=True)]
     for pane, matrix in zip(axes, panes.values(), strict=True):
-        canvas.name_layers(pane.xaxis, matrix.columns, rotate=True)
+        canvas.name_layers(pane.xaxis, matrix.columns, rotate=True, most=most)
         pane.set_xlabel(column_label)
-    canvas.name_layers(axes[0].yaxis, first.rows, rotate=False)
+    canvas.name_layers(axes[0].yaxis, first.rows, rotate=False, most=most)
     axes[0].set_ylabel(row_label)
     figure.colorbar(images[-1], ax=list(axes), label=_TITLES[first.method], aspect=12 * side[1])
     return figure

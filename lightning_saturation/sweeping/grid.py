@@ -41,6 +41,17 @@ def title_of(config: Config) -> str:
     return ", ".join(f"{key}={_called(value)}" for key, value in config.items())
 
 
+def varied(several: Sequence[Config]) -> list[Config]:
+    """Return of each configuration what is not the same in all, or all of it where nothing differs.
+
+    >>> varied([{"width": 4, "epochs": 9}, {"width": 8, "epochs": 9}])
+    [{'width': 4}, {'width': 8}]
+    """
+    known = list(dict.fromkeys(name for config in several for name in config))
+    names = [name for name in known if len({repr(config.get(name, ...)) for config in several}) > 1] or known
+    return [{name: config[name] for name in names if name in config} for config in several]
+
+
 def wandb_sweep(grid: Grid, *, metric: str, maximize: bool) -> dict[str, Any] | None:
     """Return what ``wandb sweep`` reads: the program that runs now, once for each combination; None where it cannot.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_saturation.drawing.replacing import replacing
-from lightning_saturation.drawing.text_table import table
+from lightning_saturation.drawing.tabulated import Table, Tabulated
+from lightning_saturation.drawing.text_table import number
 from lightning_saturation.loggers.tabular import to_csv
-from lightning_saturation.sweeping.grid import title_of
+from lightning_saturation.sweeping.grid import title_of, varied
 
 
 @dataclass(frozen=True)
-class SweepOutcome:
+class SweepOutcome(Tabulated):
     """The ``results`` of a sweep's finished trials, the best by ``metric`` first, and why others ``failed``.
 
     A result holds its ``config``, ``value`` (of the metric), ``average`` saturation, ``verdict``, ``findings``,
@@ -68,17 +70,18 @@ class SweepOutcome:
     def __repr__(self) -> str:
         return f"SweepOutcome({len(self.results)} trials by {self.metric}, {len(self.failed)} failed)"
 
-    def __str__(self) -> str:
-        lines = []
-        if self.results:
-            head = ("rank", "config", self.metric, "saturation", "parameters", "findings")
-            rows = [
-                (str(rank), title_of(result["config"]), f"{result['value']:.4g}", _number(result["average"]),
-                 f"{result['parameters']:,}", _in_short(result))
-                for rank, result in enumerate(self.results, start=1)
-            ]  # fmt: skip
-            lines = [*table(head, rows), "", f"The best, {title_of(self.best['config'])}. {self.best['verdict']}"]
-        return "\n".join([*lines, *(f"Failed: {name}. {error}" for name, error in self.failed.items())])
+    def _table(self) -> Table:
+        head = ("rank", "config", self.metric, "saturation", "parameters", "findings")
+        averages = [math.nan if result["average"] is None else result["average"] for result in self.results]
+        titles = [title_of(config) for config in varied([result["config"] for result in self.results])]
+        rows = [
+            (str(rank), title, f"{result['value']:.4g}", number(average),
+             f"{result['parameters']:,}", _in_short(result))
+            for rank, (result, title, average) in enumerate(zip(self.results, titles, averages, strict=True), start=1)
+        ]  # fmt: skip
+        below = [f"The best, {titles[0]}. {self.best['verdict']}"] if self.results else []
+        failed = [f"Failed: {name}. {error}" for name, error in self.failed.items()]
+        return Table("", head, rows, {3: averages}, below=[*below, *failed])
 
 
 def _in_short(result: dict[str, Any]) -> str:
@@ -90,7 +93,3 @@ def _in_short(result: dict[str, Any]) -> str:
         span = ", ".join(names) if len(names) <= 2 else f"{names[0]} … {names[-1]}, {len(names)} layers"
         parts.append(finding["kind"] if whole else f"{finding['kind']} ({span})")
     return "; ".join(dict.fromkeys(parts)) or "nothing to flag"
-
-
-def _number(value: float | None) -> str:
-    return "missing" if value is None else f"{value:.3f}"

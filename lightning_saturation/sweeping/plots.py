@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightning_saturation.drawing import canvas
-from lightning_saturation.sweeping.grid import title_of
+from lightning_saturation.drawing.point_names import name_points
+from lightning_saturation.sweeping.grid import title_of, varied
 
 _MARKERS = "os^DXPv<>*hp"
 _NAMED = 12
@@ -32,17 +33,18 @@ def scatter_figure(results: Sequence[Mapping[str, Any]], *, metric: str) -> Figu
         config, x, y = result["config"], result["average"], result["value"]
         colour, marker = shades.get(str(config.get(by_colour)), "0.3"), shapes.get(str(config.get(by_shape)), "o")
         axes.plot(x, y, marker, color=colour, markersize=9, markeredgecolor="white")
-        if len(known) <= _NAMED:
-            text = title_of({name: config[name] for name in values if name in config})
-            axes.annotate(text, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=7, color="0.3")
     axes.axvline(_BEYOND, color="0.6", linestyle="--", linewidth=1, zorder=0)
-    style: dict[str, Any] = {"fontsize": 7, "color": "0.4", "rotation": 90, "ha": "right", "va": "bottom"}
-    axes.text(_BEYOND, 0.01, "0.45, Shenk et al.", transform=axes.get_xaxis_transform(), **style)
+    axes.text(
+        _BEYOND, 1.01, "0.45, Shenk et al.", transform=axes.get_xaxis_transform(), fontsize=7, color="0.4", ha="center"
+    )
     axes.set(xlim=(0, 1), xlabel="average saturation (0 to 1)", ylabel=metric)
-    axes.set_title(f"Saturation against {metric}, {len(known)} networks", loc="left", fontsize=10)
+    axes.set_title(f"Saturation against {metric}, {len(known)} networks", loc="left", fontsize=10, pad=18)
     axes.grid(color="0.92")
     _legend(figure, by_colour, {value: ("o", shade) for value, shade in shades.items()}, "outside right upper")
     _legend(figure, by_shape, {value: (shape, "0.3") for value, shape in shapes.items()}, "outside right lower")
+    if len(known) <= _NAMED:
+        names = [title_of(config) for config in varied([r["config"] for r in known])]
+        name_points(figure, axes, [r["average"] for r in known], [r["value"] for r in known], names)
     return figure
 
 

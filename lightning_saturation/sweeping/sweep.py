@@ -48,8 +48,8 @@ def sweep(
         out: folder for results; one for each sweep.
         metric: what modules log and the ranking is by; its last value counts.
         maximize: whether more of it is better; None says yes but for a name with "loss" or "error" in it.
-        trainer: arguments of each Trainer, or ``trainer(config)`` that returns one. A :class:`SaturationMonitor` of the
-            training stage is added where there is none.
+        trainer: arguments of each Trainer, or ``trainer(config)`` that returns them or a Trainer. A
+            :class:`SaturationMonitor` of the training stage is added where there is none.
         workers: trials at a time, each in a process of its own; with 1 they run in this one.
         seed: of every trial, with ``lightning.seed_everything``.
         progress: whether to show a bar.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from lightning_saturation.training.callbacks import callbacks_of
 
 Result = dict[str, Any]
 Trial = Callable[[Config], tuple[LightningModule, Any]]
-TrainerOptions = Mapping[str, Any] | Callable[[Config], Trainer] | None
+TrainerOptions = Mapping[str, Any] | Callable[[Config], Trainer | Mapping[str, Any]] | None
 
 QUIET = {
     "logger": False,
@@ -56,6 +58,11 @@ class Setup:
 
 def run(setup: Setup, config: Config, *, logger: Any = None) -> Result:
     """Train ``config`` and return its result, which is on disk by then: a file is whole or not there."""
+    with _without_banners():
+        return _run(setup, config, logger)
+
+
+def _run(setup: Setup, config: Config, logger: Any) -> Result:
     seed_everything(setup.seed, verbose=False)
     begin = time.perf_counter()
     if callable(setup.trial):
@@ -88,11 +95,26 @@ def run(setup: Setup, config: Config, *, logger: Any = None) -> Result:
     return result
 
 
+@contextmanager
+def _without_banners() -> Iterator[None]:
+    """Keep what Lightning tells of every Trainer off the terminal; its warnings stay."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def _trainer(options: TrainerOptions, config: Config) -> Trainer:
-    if callable(options):
-        return options(dict(config))
+    given = options(dict(config)) if callable(options) else options
+    if isinstance(given, Trainer):
+        return given
     # Callbacks keep what they saw: each trial has its own.
-    return Trainer(**{**QUIET, **copy.deepcopy(dict(options or {}))})
+    return Trainer(**{**QUIET, **copy.deepcopy(dict(given or {}))})
 
 
 def _fit(trainer: Trainer, module: LightningModule, data: Any) -> None:

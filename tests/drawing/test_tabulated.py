@@ -14,6 +14,7 @@ from lightning_saturation import (
     SaturationReport,
     SimilarityMatrix,
     SpectrumReport,
+    SweepOutcome,
     match_networks,
     measure_dimension,
     measure_spectrum,
@@ -40,10 +41,19 @@ def reports():
         "similarity": matrix(),
         "dynamics": LearningDynamics({0.0: matrix(), 1.0: matrix()}),
         "matching": match_networks(network, network, rows),
+        "blocks": profile([50, None, 25]).by_block(),
+        "sweep": SweepOutcome("accuracy", (trial(1, 0.4), trial(2, None)), {"width=3": "ValueError: no"}),
     }
 
 
-KINDS = ["saturation", "dimension", "spectrum", "similarity", "dynamics", "matching"]
+def trial(width, average):
+    return {
+        "config": {"width": width}, "value": 0.9, "average": average, "parameters": 9, "verdict": "Fine.",
+        "findings": [], "layers": {"a": average},
+    }  # fmt: skip
+
+
+KINDS = ["saturation", "dimension", "spectrum", "similarity", "dynamics", "matching", "blocks", "sweep"]
 
 
 class Cells(HTMLParser):
@@ -107,6 +117,25 @@ def test_names_and_notes_cannot_break_the_page():
     assert "<script>" not in html
     assert "&lt;script&gt;&amp;" in html
     assert "<i>" not in html
+
+
+def test_a_diagnosis_is_a_list_in_a_notebook():
+    found = profile([60, 60, 50]).diagnose()
+    assert found.kinds == ("too narrow",)
+    html = found._repr_html_()
+    assert not Cells(html).open
+    assert found.findings[0].advice in html
+    assert html.count("<li>") == len(found.findings) + len(found.notes)
+    assert repr(found) == "Diagnosis(train, epoch 0: too narrow)"
+    assert repr(profile([30, 30]).diagnose()) == "Diagnosis(train, epoch 0: nothing to flag)"
+
+
+def test_widths_are_a_table_with_the_reasons_of_those_left_out():
+    widths = profile([10, None]).suggest_widths(target=0.2)
+    rows = Cells(widths._repr_html_()).rows
+    assert rows[1] == ["features.0", "100", "50", ""]
+    assert rows[2][3].startswith("no estimate: ")
+    assert repr(widths) == "WidthEstimates(target=0.2, {'features.0': 50}, 1 left out)"
 
 
 def test_a_distance_has_the_smallest_as_most_alike():

@@ -376,12 +376,13 @@ def test_widths_are_labelled_as_estimates_and_say_what_is_left_out():
     widths = report.suggest_widths(target=0.2)
     assert dict(widths) == {"a": 450, "e": 400}
     assert str(widths).splitlines() == [
-        "Estimated features at a saturation of 0.2, if the intrinsic dimension stays as measured:",
-        "  a: 100 -> 450",
-        "  e: 100 -> 400",
-        "  b: no estimate (50 samples for 100 features hide part of the dimension)",
-        "  c: no estimate (nothing was measured)",
-        "  d: no estimate (an output layer, its width is the task's)",
+        "Features at a saturation of 0.2, if the intrinsic dimension stays as measured",
+        "layer  features now  estimate",
+        "a               100       450",
+        "e               100       400",
+        "b                              no estimate: 50 samples for 100 features hide part of the dimension",
+        "c                              no estimate: nothing was measured",
+        "d                              no estimate: an output layer, its width is the task's",
     ]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import signal
 import sys
 import textwrap
@@ -52,6 +53,18 @@ def test_every_combination_is_trained_and_ranked(tmp_path):
     assert [float(row["val/accuracy"]) for row in rows] == values
     assert (tmp_path / "scatter.png").read_bytes().startswith(b"\x89PNG")
     assert repr(outcome) == "SweepOutcome(4 trials by val/accuracy, 0 failed)"
+
+
+def test_a_sweep_says_what_differs_and_nothing_of_each_trainer(tmp_path, caplog):
+    root = logging.getLogger("lightning.pytorch")
+    before = root.level
+    with caplog.at_level(logging.INFO):
+        outcome = run(tmp_path, {"width": [4, 8], "rate": [0.5]})
+    assert caplog.messages == []
+    assert root.level == before
+    assert "width=4 " in str(outcome)
+    assert "rate" not in str(outcome)
+    assert "rate=0.5, width=4" in str(run(tmp_path, {"width": [4], "rate": [0.5]}))
 
 
 def test_a_list_of_grids_is_their_sum(tmp_path):
@@ -134,6 +147,15 @@ def test_a_trainer_and_a_monitor_of_ones_own(tmp_path):
     outcome = sweep(trial, {"width": [4, 8]}, out=tmp_path, metric="val/accuracy", trainer=trainer, progress=False)
     assert {r["config"]["width"]: r["epochs"] for r in outcome.results} == {4: 1, 8: 2}
     assert all(set(r["layers"]) == {"body.2"} for r in outcome.results)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_arguments_of_the_trainer_by_configuration(tmp_path, workers):
+    outcome = sweep(
+        trial, {"width": [4, 8]}, out=tmp_path, metric="val/accuracy", workers=workers, progress=False,
+        trainer=lambda config: {**ONCE, "max_epochs": config["width"] // 4},
+    )  # fmt: skip
+    assert {r["config"]["width"]: r["epochs"] for r in outcome.results} == {4: 1, 8: 2}
 
 
 def test_each_trial_has_callbacks_of_its_own(tmp_path):

@@ -28,7 +28,11 @@ def accuracy(records: list[Record]) -> Figure | None:
             pane.scatter(x, y, color=shade(width, HIDDEN_UNITS), label=f"{width:g} units", s=28)
         pane.set(title=f"{NAMES[data]} ({len(runs)} runs)", xlabel="saturation of the hidden layer, last epoch")
     panes[0, 0].set_ylabel("test accuracy after 20 epochs")
-    panes[0, -1].legend(fontsize=8)
+    handles = {
+        label: handle for pane in panes[0] for handle, label in zip(*pane.get_legend_handles_labels(), strict=True)
+    }
+    units = sorted(handles, key=lambda label: float(label.split()[0]))
+    figure.legend([handles[label] for label in units], units, loc="outside right center", fontsize=8)
     return figure
 
 

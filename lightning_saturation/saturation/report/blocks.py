@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from lightning_saturation.drawing.text_table import number, table
+from lightning_saturation.drawing.tabulated import Table, Tabulated
+from lightning_saturation.drawing.text_table import number
 
 if TYPE_CHECKING:
     from lightning_saturation.saturation.report.report import SaturationReport
@@ -24,15 +25,19 @@ class Block:
     highest: float
 
 
-class Blocks(dict[str, Block]):
+class Blocks(Tabulated, dict[str, Block]):
     """Blocks by name, in the order in which they run; ``str`` of it is a table."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return f"Blocks({', '.join(f'{name}: {number(block.average)}' for name, block in self.items())})"
+
+    def _table(self) -> Table:
         rows = [
             (name, str(len(block.layers)), number(block.average), number(block.lowest), number(block.highest))
             for name, block in self.items()
         ]
-        return "\n".join(table(("block", "layers", "average", "lowest", "highest"), rows))
+        bars = {2: [block.average for block in self.values()]}
+        return Table("", ("block", "layers", "average", "lowest", "highest"), rows, bars)
 
 
 def blocks_of(report: SaturationReport, *, depth: int | None) -> Blocks:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lightning_saturation.drawing.html_table import html_list
+
 Certainty = Literal["certain", "likely", "possible"]
 
 
@@ -30,7 +32,7 @@ class Finding:
     brief: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """The findings about one window; ``str`` gives the text, the ``verdict`` first, ``dataclasses.asdict`` plain data.
 
@@ -56,13 +58,20 @@ class Diagnosis:
             if math.isnan(self.average):
                 return "Nothing was measured, so that nothing can be said."
             if self.notes:
-                return f"Layers use {percent(self.average)} of their features on average, and not all could be judged."
+                return f"On average layers use {percent(self.average)} of their features; {self.notes[0]}."
             used = f"on average layers use {percent(self.average)} of their features"
             return f"No layer stands out: {used}, and nothing asks for other widths."
         first, *others = self.findings
         also = ", ".join(dict.fromkeys(finding.brief for finding in others))
         sentence = f"{first.kind.capitalize()}: {first.message}; {first.advice}"
         return f"{sentence} (also: {also})." if also else f"{sentence}."
+
+    def __repr__(self) -> str:
+        return f"Diagnosis({self.stage}, epoch {self.epoch}: {', '.join(self.kinds) or 'nothing to flag'})"
+
+    def _repr_html_(self) -> str:
+        findings = [(f"{f.kind}: {f.message}", f"{f.advice} ({f.sure})", f"({f.source})") for f in self.findings]
+        return html_list(self.verdict, [*findings, *((f"not judged: {note}",) for note in self.notes)])
 
     def __str__(self) -> str:
         average = "missing" if math.isnan(self.average) else f"{self.average:.2f}"

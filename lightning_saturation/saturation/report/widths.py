@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.saturation.report.diagnosis import percent
 
 if TYPE_CHECKING:
     from lightning_saturation.saturation.report.report import SaturationReport
 
 
-@dataclass(frozen=True)
-class WidthEstimates(Mapping[str, int]):
+@dataclass(frozen=True, repr=False)
+class WidthEstimates(Tabulated, Mapping[str, int]):
     """Features by layer at which the measured intrinsic dimension would sit at ``target``.
 
     An estimate: it takes the intrinsic dimension as given, while wider layers tend to have a higher one (Shenk et
@@ -38,16 +39,18 @@ class WidthEstimates(Mapping[str, int]):
     def __len__(self) -> int:
         return len(self.estimates)
 
-    def __str__(self) -> str:
-        lines = [
-            f"Estimated features at a saturation of {self.target:g}, if the intrinsic dimension stays as measured:"
-        ]
-        lines += [f"  {name}: {self.measured[name]} -> {width}" for name, width in self.estimates.items()]
-        lines += [f"  {name}: no estimate ({reason})" for name, reason in self.left_out.items()]
+    def __repr__(self) -> str:
+        return f"WidthEstimates(target={self.target:g}, {dict(self.estimates)}, {len(self.left_out)} left out)"
+
+    def _table(self) -> Table:
+        title = f"Features at a saturation of {self.target:g}, if the intrinsic dimension stays as measured"
+        rows = [(name, str(self.measured[name]), str(width), "") for name, width in self.estimates.items()]
+        rows += [(name, "", "", f"no estimate: {reason}") for name, reason in self.left_out.items()]
+        below = []
         if self.weights is not None and self.estimates:
             before, after = self.weights
-            lines.append(f"Weights of these layers: {before:,} -> {after:,} ({after / before - 1:+.0%})")
-        return "\n".join(lines)
+            below = [f"Weights of these layers: {before:,} -> {after:,} ({after / before - 1:+.0%})"]
+        return Table(title, ("layer", "features now", "estimate", ""), rows, below=below)
 
 
 def estimate_widths(report: SaturationReport, *, target: float) -> WidthEstimates:

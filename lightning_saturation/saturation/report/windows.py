@@ -20,19 +20,6 @@ def by_stage(reports: Sequence[SaturationReport]) -> dict[str, list[SaturationRe
     return stages
 
 
-def windows_of(reports: Sequence[SaturationReport], stage: str | None = None) -> list[SaturationReport]:
-    """Return the reports of ``stage``, in the order given; with None of training, or of the last report's stage.
-
-    Raises ``ValueError`` where there is none.
-    """
-    seen = list(dict.fromkeys(report.stage for report in reports if report.layers))
-    if stage is None:
-        stage = "train" if "train" in seen or not seen else seen[-1]
-    if stage not in seen:
-        raise ValueError(f"Expected `stage` to be one that was watched, among {seen}, got {stage!r}.")
-    return [report for report in reports if report.stage == stage and report.layers]
-
-
 def layer_names(reports: Sequence[SaturationReport]) -> list[str]:
     """Return every layer that any report knows: those of the fullest report first, in its order."""
     fullest_first = sorted(reports, key=lambda report: -len(report.layers))
