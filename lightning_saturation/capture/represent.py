@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -49,21 +49,23 @@ def represent(
                     kept.clear()
                 run(model, batch, home) if forward is None else forward(batch)
             samples += watched.size
-    return paired({name: torch.cat(rows) for name, rows in kept.items()}, samples)
+    found = {name: torch.cat(rows) for name, rows in kept.items()}
+    (odd,) = unpaired([found], samples)
+    return {name: rows for name, rows in found.items() if name not in odd}
 
 
-def paired(rows: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
-    """Return those of ``rows`` that are one for each of the ``samples``, and warn of the others.
+def unpaired(outputs: Sequence[Mapping[str, Tensor]], samples: int) -> list[set[str]]:
+    """Return, of each network, the layers that did not put out one row for each of the ``samples``, and warn of them.
 
-    Where none of them is, or where nobody knows how many samples there are, those of the most frequent number.
+    Where no layer did, those are taken for the samples that most of them put out.
     """
-    counts = Counter(map(len, rows.values()))
+    counts = Counter(len(output) for each in outputs for output in each.values())
     wanted = samples if samples in counts else max(counts, key=counts.__getitem__, default=0)
-    others = [name for name, output in rows.items() if len(output) != wanted]
-    if others:
+    odd = [{name for name, output in each.items() if len(output) != wanted} for each in outputs]
+    if any(odd):
         warnings.warn(
-            f"{others} put out other numbers of rows than the {wanted} samples, which cannot be paired with those of"
-            " other layers; they are left out. `exclude` them to hear no more of it.",
-            stacklevel=3,
+            f"{sorted(set().union(*odd))} do not put out one row for each of the {wanted} samples, and cannot be paired"
+            " with layers that do; they are left out. `exclude` them to hear no more of it.",
+            stacklevel=4,
         )
-    return {name: output for name, output in rows.items() if len(output) == wanted}
+    return odd

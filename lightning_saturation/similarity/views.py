@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -15,6 +14,7 @@ from lightning_saturation.capture.capture import Capture
 from lightning_saturation.capture.evaluation import Batches
 from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Layout
+from lightning_saturation.capture.represent import unpaired
 from lightning_saturation.similarity.dft import fourier_resize
 
 Method = Literal["svcca", "pwcca", "cka", "debiased_cka", "procrustes", "dft_cca"]
@@ -62,30 +62,13 @@ def outputs_of(
                         batches.run(model, batch, home)
                 seen.append(outputs)
             if odd is None:
-                odd = _odd(seen, captures[0].size)
+                odd = unpaired(seen, captures[0].size)
             kept = [{n: o for n, o in s.items() if n not in out} for s, out in zip(seen, odd, strict=True)]
             clean, bad = _finite(kept)
             skipped += bad
             yield clean
     if skipped:
         warnings.warn(f"{skipped} samples hold NaN or infinity in some layer and are left out.", stacklevel=3)
-
-
-def _odd(seen: list[Outputs], samples: int) -> list[set[str]]:
-    """Return, of each network, the layers that did not put out one row for each of the ``samples``, and warn of them.
-
-    Where no layer did, those are taken for the samples that most of them put out.
-    """
-    counts = Counter(len(output) for outputs in seen for output in outputs.values())
-    wanted = samples if samples in counts else max(counts, key=counts.__getitem__, default=0)
-    odd = [{name for name, output in outputs.items() if len(output) != wanted} for outputs in seen]
-    if any(odd):
-        warnings.warn(
-            f"{sorted(set().union(*odd))} do not put out one row for each of the {wanted} samples, and cannot be paired"
-            " with layers that do; they are left out. `exclude` them to hear no more of it.",
-            stacklevel=4,
-        )
-    return odd
 
 
 def _collector(outputs: Outputs, capture: Capture | None) -> Any:

@@ -98,7 +98,10 @@ def _run(setup: Setup, config: Config, logger: Any) -> Result:
 @contextmanager
 def _without_banners() -> Iterator[None]:
     """Keep what Lightning tells of every Trainer off the terminal; its warnings stay."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
+    ]
     levels = [logger.level for logger in loggers]
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(max(level, logging.WARNING))

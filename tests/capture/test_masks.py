@@ -122,7 +122,7 @@ def test_the_same_in_other_instruments(model, batches):
 
 
 def test_probes_of_a_similarity_monitor_are_pooled_without_padding(model, batches):
-    with pytest.warns(UserWarning, match=r"\['flat'\] put out other numbers of rows than the 48 samples"):
+    with pytest.warns(UserWarning, match=r"\['flat'\] do not put out one row for each of the 48 samples"):
         rows = represent(model, batches, CaptureOptions(mask="attention_mask"), forward=lambda batch: model(**batch))
     means = np.stack([sequence.mean(0) for sequence in sequences(model, batches, "wide")])
     np.testing.assert_allclose(rows["wide"].numpy(), means, rtol=1e-5, atol=1e-6)

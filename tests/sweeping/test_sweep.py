@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from joblib.externals.loky import get_reusable_executor
 from lightning.pytorch import LightningDataModule, Trainer
 
 from lightning_saturation import SaturationMonitor, sweep
@@ -232,6 +233,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path, workers, monkeypa
     widths = [json.loads(path.read_text())["config"]["width"] for path in done]
     before = len(starts.read_text().split())
     monkeypatch.setenv("STARTS", str(starts))
+    get_reusable_executor().shutdown()  # workers of an earlier test know nothing of the variable
     outcome = run(tmp_path / "results", {"width": [4, 5, 6, 7]}, given=noted, workers=workers)
     assert not outcome.failed
     assert all(path.stat().st_mtime_ns == at for path, at in done.items())
