@@ -62,6 +62,7 @@ def _nothing_compiled_by_others():
     compat = sys.modules.get("lightning_saturation.capture.compat")
     if compat is not None and compat.may_run_compiled(compat.nn.Module()):
         compat.torch.compiler.reset()
+        compat.HISTORY["compiled"] = False
 
 
 PIXEL = base64.b64decode(

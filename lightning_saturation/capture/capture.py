@@ -56,7 +56,7 @@ class Capture:
     otherwise such an error goes through the model's forward. With ``views``, every position's row comes as a view
     (samples, positions, features), not yet copied. ``mask`` says which positions are no padding; ``masked`` holds the
     layers in which it did. Outputs that tensor parallelism has cut along their features are gathered; ``sharded`` holds
-    layers for which that fails: their rows are not handed over.
+    layers for which that fails: their rows are not handed over, nor are those of layers whose numbers are ``dropped``.
 
     Between ``begin`` and ``end`` a batch runs, of which ``samples`` is the size, ``size`` also afterwards; a ``look``
     at it as it runs tells where layers have their samples, and ``must_repeat`` says that this was found out too late.
@@ -91,7 +91,7 @@ class Capture:
         self._number = -1
         self.record = record
         self.sharded: set[str] = set()
-        self._dropped: set[int] = set()
+        self.dropped: set[int] = set()
 
     def attach(self) -> None:
         """Put the hooks onto the model."""
@@ -132,13 +132,13 @@ class Capture:
     def __exit__(self, *_: object) -> None:
         self.detach()
 
-    def begin(self, batch: Any, *, look: bool = False) -> None:
-        """Begin to run ``batch``; ``look`` at it as it runs."""
+    def begin(self, batch: Any, *, look: bool = False, eagerly: bool = True) -> None:
+        """Begin to run ``batch``; ``look`` at it as it runs, ``eagerly`` where a part of it is compiled."""
         self.end()
         self._positions = mask_of(batch, self.mask)
         self._padding.look(batch)
         if look:
-            self.look.begin(batch)
+            self.look.begin(batch, eagerly=eagerly)
             self.samples = self.look.axes.size
         else:
             self.samples = batch_size(batch, second=self.look.axes.second)
@@ -181,16 +181,12 @@ class Capture:
             return False
         return list(map(id, now.values())) == list(map(id, self.layers.values()))
 
-    def drop(self, name: str) -> None:
-        """Hand nothing of layer ``name`` over any more."""
-        self._dropped.add(self.names.index(name))
-
     def deliver(self, index: int, rows: Tensor) -> None:
         """Hand ``rows`` of layer number ``index`` over, unless ``record`` is None or they come from a recomputation.
 
         With a ``mask`` they are an output that is not yet rows.
         """
-        if self.record is not None and not compat.in_backward() and index not in self._dropped:
+        if self.record is not None and not compat.in_backward() and index not in self.dropped:
             if self.mask is None:
                 self.record(self.names[index], rows)
             else:
@@ -202,7 +198,7 @@ class Capture:
             return
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # what is traced is no data
             return
-        if index not in self._dropped:
+        if index not in self.dropped:
             with self.look.looking_away():
                 self._deliver_rows(self.record, index, module, output)
 

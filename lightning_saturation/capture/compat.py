@@ -62,9 +62,13 @@ def storage_reference(tensor: Tensor) -> Any:
         return None
 
 
+# Whether a compiled function that meets a mode, such as that of a look, may run compiled all the same.
+MODES_LET_COMPILE = hasattr(TorchDispatchMode, "ignore_compile_internals")
+
+
 @contextmanager
 def run_eagerly() -> Iterator[None]:
-    """Run compiled functions as they were written: under a mode they would never be compiled again."""
+    """Run compiled functions as they were written: under a mode they may never be compiled again."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
@@ -82,8 +86,23 @@ def why_opaque(model: nn.Module) -> str | None:
     return None
 
 
+def runs_compiled(model: nn.Module) -> bool:
+    """Return whether any part of ``model``, or anything that ran, is compiled."""
+    return anything_was_compiled() or any(is_compiled(module) for module in model.modules())
+
+
+HISTORY = {"compiled": False}
+"""Whether anything was ``compiled`` before we made the compiler forget it, of which it keeps no trace."""
+
+
+def forget_compiled() -> None:
+    """Make all that ran compiled compile again at its next call."""
+    HISTORY["compiled"] = True
+    torch.compiler.reset()
+
+
 def may_run_compiled(model: nn.Module) -> bool:
-    """Return whether any part of ``model``, anything that ran, or any function that is yet to run, is compiled."""
+    """Return whether any part of ``model``, anything that ran, or any function that is yet to run, may be compiled."""
     backends = getattr(sys.modules.get("torch._dynamo.eval_frame"), "cached_backends", {})
     waiting = any(callable(backend) for backend in backends.values())  # what is never compiled has None there
-    return waiting or anything_was_compiled() or any(is_compiled(module) for module in model.modules())
+    return waiting or HISTORY["compiled"] or runs_compiled(model)

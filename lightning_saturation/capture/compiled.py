@@ -51,5 +51,5 @@ def forget_compiled(model: nn.Module) -> None:
     Compiled code does not look at hooks: those attached after its first run would never fire, and those removed would
     stay in it. A function compiled around the model leaves no trace on it, so all that ran compiled is forgotten.
     """
-    if compat.anything_was_compiled() or any(compat.is_compiled(module) for module in model.modules()):
-        torch.compiler.reset()
+    if compat.runs_compiled(model):
+        compat.forget_compiled()

@@ -28,10 +28,14 @@ class DataFlow:
         self._names = tuple(names)
         self.storages = Storages()
         self._weights = [*own]
+        self.unlearn()
+        self.forget()
+
+    def unlearn(self) -> None:
+        """Drop what is known of layers."""
         self._read = [0] * len(self._names)  # by layer
         self._called: dict[int, None] = {}  # in the order of first completion
         self._differentiable = 0
-        self.forget()
 
     def forget(self) -> None:
         """Drop what is known of tensors, at the end of a step; what is known of layers stays."""

@@ -53,6 +53,9 @@ class Batches:
 
     def __post_init__(self) -> None:
         check_count("max_batches", self.most, optional=True)
+        # Asking a loader for its batches would start workers.
+        if not (hasattr(self.source, "__iter__") or hasattr(self.source, "__getitem__")):
+            raise TypeError(f"Expected `batches` to be a loader or a list of batches, got {self.source!r}.")
 
     @property
     def number(self) -> int | None:
@@ -91,7 +94,11 @@ def run(model: Callable[..., Any], batch: Any, device: torch.device, *, forward:
         return forward(model, batch)
     if isinstance(batch, Mapping):
         return model(**batch)
-    return model(batch[0] if isinstance(batch, list | tuple) else batch)
+    if isinstance(batch, list | tuple):
+        if not batch:
+            raise ValueError(f"Expected a batch whose first element is the input, got {batch!r}.")
+        batch = batch[0]
+    return model(batch)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

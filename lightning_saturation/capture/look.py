@@ -26,6 +26,7 @@ class Look:
 
     Nothing is run twice, changed, or kept alive; what a backward does, recomputation among it, is not looked at.
     Compiled functions run as they were written meanwhile: a step that trains a compiled model is no step to look at.
+    Unless ``eagerly``, they run compiled where torch can do that, and where one did, nothing was learned of the flow.
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
@@ -34,6 +35,7 @@ class Look:
         self._layers = tuple(layers.values())
         self._telling = [m for m in model.modules() if isinstance(getattr(m, "batch_first", None), bool)]
         self._open: ExitStack | None = None
+        self._eagerly = True
         self._told: set[str] = set()
 
     @property
@@ -41,9 +43,10 @@ class Look:
         """Whether a step is being looked at."""
         return self._open is not None
 
-    def begin(self, batch: Any = None) -> None:
+    def begin(self, batch: Any = None, *, eagerly: bool = True) -> None:
         """Look at what runs from here on, on ``batch``."""
         self.end()
+        self._eagerly = eagerly
         self.flow.forget()
         self.axes.begin(batch)
         with ExitStack() as stack:
@@ -52,7 +55,7 @@ class Look:
             for index, module in enumerate(self._layers):
                 stack.callback(module.register_forward_pre_hook(_Before(self)).remove)
                 stack.callback(module.register_forward_hook(_Behind(self, index)).remove)
-            stack.enter_context(_SHARED.joined(self))
+            stack.enter_context(_SHARED.joined(self, eagerly))
             self._open = stack.pop_all()
 
     def end(self) -> None:
@@ -62,6 +65,8 @@ class Look:
             stack.close()
             self.axes.forget()
             self.flow.forget()
+            if not self._eagerly and compat.anything_was_compiled():
+                self.flow.unlearn()
 
     @contextmanager
     def looking_away(self) -> Iterator[None]:
@@ -123,11 +128,12 @@ class _Shared(threading.local):
         self._open = ExitStack()
 
     @contextmanager
-    def joined(self, look: Look) -> Iterator[None]:
-        """Show ``look`` every operator that runs; compiled functions run as they were written meanwhile."""
+    def joined(self, look: Look, eagerly: bool) -> Iterator[None]:
+        """Show ``look`` every operator that runs; compiled functions may have to run ``eagerly`` meanwhile."""
         if not self._looks:
             with ExitStack() as stack:
-                stack.enter_context(compat.run_eagerly())
+                if eagerly or not compat.MODES_LET_COMPILE:
+                    stack.enter_context(compat.run_eagerly())
                 stack.enter_context(_Mode(self._looks))
                 self._open = stack.pop_all()
         self._looks.append(look)
@@ -147,6 +153,11 @@ class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._looks = looks
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Let functions be compiled; whether they run compiled is not for a mode to say."""
+        return True
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for look in self._looks:
@@ -163,7 +174,7 @@ class _Before:
         self.look = look
 
     def __call__(self, *_: Any) -> None:
-        if self.look is not None and self.look.sees and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and self.look is not None and self.look.sees:
             self.look.flow.enter()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -177,7 +188,7 @@ class _Telling:
         self.look = look
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        if self.look is not None and self.look.sees and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and self.look is not None and self.look.sees:
             with self.look.trying():
                 self.look.axes.meet(module, args)
 
@@ -192,7 +203,7 @@ class _Behind:
         self.look, self.index = look, index
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.look is not None and self.look.sees and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and self.look is not None and self.look.sees:
             with self.look.trying():
                 self.look.flow.leave(self.index, output)
 

@@ -9,6 +9,12 @@ from torch import nn
 
 from lightning_saturation.capture.coverage import ENOUGH, coverage, unknown_layers
 
+NOT_FOLLOWED = (
+    "Order, output layers and rows are told by calls and kinds of layers: no step was followed as it ran, since parts"
+    " of it run compiled. A sanity check would be (`num_sanity_val_steps`), and what `measure_*` runs is"
+)
+"""What reports say where data were not followed through a step."""
+
 
 class MissingLayers:
     """Warns once of each layer of ``model``, and of types of layers that nobody knows unless layers were ``chosen``.

@@ -17,6 +17,10 @@ class RowKinds:
 
     def __init__(self, pooling: Pooling | None) -> None:
         self._pooling = pooling
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all batches."""
         self._counts: dict[str, int] = {}
         self._many: set[str] = set()
         self._some: dict[str, None] = {}
@@ -26,10 +30,6 @@ class RowKinds:
     def count(self, name: str, rows: int) -> None:
         """Take in so many ``rows`` of layer ``name``."""
         self._counts[name] = self._counts.get(name, 0) + rows
-
-    def forget(self) -> None:
-        """Forget the batch that is running."""
-        self._counts = {}
 
     def end_batch(self, samples: int) -> None:
         """Take in that the batch had so many ``samples``; 0 stands for a number that nobody knows."""

@@ -68,6 +68,8 @@ def width_of(module: nn.Module) -> int | None:
 
 def offered_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules of ``model`` that can be tracked, by the names that they have here."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"Expected `model` to be a torch.nn.Module, got {_short(model)}.")
     hidden: set[int] = set()
     parallel: list[str] = []
     for name, module in model.named_modules():
@@ -83,6 +85,10 @@ def offered_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         clean = _clean(name)
         # A wrapper and what it wraps share a clean name; the inner module, which runs either way, stands for both.
         yield (clean or type(module).__name__), module
+
+
+def _short(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def _clean(name: str) -> str:

@@ -26,8 +26,10 @@ class LayerTracker(Generic[Window]):
     window, and of them those for which ``counts()``. ``views`` is that of :class:`Capture`. An output
     layer that is wider than ``widest`` is ``left_out``.
 
-    The first batch of each stage is looked at as it runs, for the data flow that gives order and outputs; where
-    anything is compiled only what ``look_once`` or ``attempts`` announce, as the look runs it as it was written.
+    The first batch of each stage is looked at as it runs, for the data flow that gives order and outputs. Where
+    anything is compiled it is only what ``look_once`` or ``attempts`` announce, as the look runs it as it was written;
+    or the second batch, with which the window begins anew, where the first showed that nothing of it runs compiled.
+    ``followed`` is whether any look succeeded.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class LayerTracker(Generic[Window]):
         self._compiled = compat.may_run_compiled(model)  # asked before attaching makes the compiler forget
         self._flow = self._capture.look.flow
         self._looked: set[str] = set()
+        self._before: dict[str, Any] = {}  # by stage that began, what its window held by then, of a checkpoint
+        self._late: dict[str, bool] = {}  # by stage that began, whether its next batch may be looked at all the same
         self._widest = widest
         self._wide: dict[str, bool] = {}  # by layer that is wider, whether it is measured
         self._held: list[tuple[str, Tensor]] = []  # rows of wide layers, until it is known
@@ -69,7 +73,12 @@ class LayerTracker(Generic[Window]):
         """Count the outputs for a ``batch`` into the window of ``stage``, or count nothing."""
         self._end_batch()
         if stage is not None:
-            self._begin_batch(stage, batch, may_look=not self._compiled and not compat.may_run_compiled(self._model))
+            plain = not self._compiled and not compat.may_run_compiled(self._model)
+            late = not plain and not self._looked and self._late.get(stage, False)
+            if late:
+                self._begin_anew(stage)
+            self._late[stage] = stage not in self._late
+            self._begin_batch(stage, batch, may_look=plain or late, eagerly=plain)
 
     def attempts(self, stage: str, batch: Any) -> Iterator[None]:
         """Yield each time that ``batch`` must run to be counted, twice where its samples turn out to come second.
@@ -104,6 +113,11 @@ class LayerTracker(Generic[Window]):
         """Return the layers that feed no other, as far as was looked, else the last one to run in ``stage``."""
         return self._flow.outputs or tuple(self.windows[stage].order[-1:])
 
+    @property
+    def followed(self) -> bool:
+        """Whether data were followed through a step; else order, outputs and rows are what calls and kinds tell."""
+        return bool(self._flow.ran)
+
     def rows(self) -> dict[str, Rows]:
         """Return what the rows of each layer that ran are."""
         return self._kinds.all(constant=self._flow.constant)
@@ -134,13 +148,28 @@ class LayerTracker(Generic[Window]):
     def _look_only(self, name: str, rows: Tensor) -> None:
         """Learn from an output that is not counted where its layer has its samples."""
 
-    def _begin_batch(self, stage: str, batch: Any, *, may_look: bool) -> None:
+    def _begin_batch(self, stage: str, batch: Any, *, may_look: bool, eagerly: bool = True) -> None:
         look = may_look and stage not in self._looked
         if look:
             self._looked.add(stage)
-        self._capture.begin(batch, look=look)
+        window = self.windows[stage]
+        if stage not in self._before:
+            self._before[stage] = None if window.is_empty else window.to_state()
+        self._capture.begin(batch, look=look, eagerly=eagerly)
         self._recording, self._capture.record = stage, self._take
-        self.windows[stage].begin_batch()
+        window.begin_batch()
+
+    def _begin_anew(self, stage: str) -> None:
+        """Forget what was counted before it was known what to count."""
+        window, before = self.windows[stage], self._before.get(stage)
+        if before is None or window.is_empty:
+            window.reset()
+            self._before[stage] = None
+        else:
+            window.load_state(before)
+        for forgotten in (self._wide, self.left_out, self._capture.masked, self._capture.dropped):
+            forgotten.clear()
+        self._kinds.forget()
 
     def _end_batch(self) -> bool:
         """End the batch that is running, and return whether it must run again."""
@@ -154,17 +183,21 @@ class LayerTracker(Generic[Window]):
         if stage is None:
             return False
         if self._capture.must_repeat:  # its rows were those of positions
-            self.windows[stage].reset()
-            self._kinds.forget()
+            self._begin_anew(stage)
             self._looked.discard(stage)
+            self._late[stage] = not compat.runs_compiled(self._model)
             return True
+        # Attaching has made the compiler forget: what ran compiled has been compiled since.
+        self._late[stage] = not looked and self._late.get(stage, False) and not compat.runs_compiled(self._model)
+        if not self._late[stage]:
+            self._before[stage] = None
         self._kinds.end_batch(samples)
         outputs = self.outputs(stage) if len(self.windows[stage].order) > 1 else ()
         for name, rows in held:
             if self._wide.setdefault(name, name not in outputs):
                 self.windows[stage].add(name, rows)
             else:
-                self._capture.drop(name)
+                self._capture.dropped.add(self.names.index(name))
                 self.left_out[name] = (
                     f"an output layer of {rows.shape[-1]} features, more than {self._widest}: name it in `layers`"
                 )

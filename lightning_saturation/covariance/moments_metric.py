@@ -51,7 +51,7 @@ class MomentsMetric(StateMetric):
         self.skipped = self.skipped + add_rows(self._sums, x, weight=weight)
 
     def _check(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or x.is_complex():
+        if not isinstance(x, Tensor) or x.is_complex() or x.dtype == torch.bool:
             raise TypeError(f"Expected `x` to be a real tensor, got {getattr(x, 'dtype', type(x).__name__)}.")
         if x.ndim != 2 or not x.shape[1]:
             raise ValueError(f"Expected `x` of shape (samples, features), got {tuple(x.shape)}.")

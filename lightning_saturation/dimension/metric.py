@@ -81,6 +81,8 @@ class TwoNN(StateMetric):
 
     def update(self, x: Tensor) -> None:
         """Add rows ``x`` (samples, features)."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"Expected `x` to be a tensor, got {type(x).__name__}.")
         if x.ndim != 2 or not x.is_floating_point():
             raise ValueError(f"Expected `x` of shape (samples, features), floating, got {tuple(x.shape)}, {x.dtype}.")
         if not len(x):

@@ -155,7 +155,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
             self._warn_about(window.refused)
         if not layers or self._tracker is None:
             return None
-        outputs = gather(self._tracker.outputs(stage), self._group)[0]
+        outputs, followed = gather((self._tracker.outputs(stage), self._tracker.followed), self._group)[0]
         ran = [name for name in layers if name != INPUT]
         report = DimensionReport(
             layers=layers,
@@ -165,6 +165,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
             delta=self._options.delta,
             output_layers=choose_output_layers(ran, self.output_layers, outputs),
             partial=partial,
+            followed=followed,
         )
         return Measured(report, _values(self.name, report, layers=self.log_layers))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lightning_saturation.capture.missing import NOT_FOLLOWED
 from lightning_saturation.drawing.records import plain, record
 from lightning_saturation.drawing.tabulated import Table, Tabulated, shares
 from lightning_saturation.drawing.text_table import number
@@ -60,6 +61,7 @@ class DimensionReport(Tabulated):
 
     ``baseline`` holds the same layers of the network with random weights, where that was asked for. ``output_layers``
     are those that :attr:`last_hidden` skips. A ``partial`` window was cut short (a stopped or resumed epoch).
+    ``followed`` is whether data were followed through a step, so that order and outputs are no guess.
 
     Source: Ansuini et al., *Intrinsic dimension of data representations in deep neural networks*, 2019.
     """
@@ -72,6 +74,7 @@ class DimensionReport(Tabulated):
     output_layers: tuple[str, ...] = ()
     baseline: dict[str, LayerDimension] | None = None
     partial: bool = False
+    followed: bool = True
 
     @property
     def two_nn(self) -> dict[str, float]:
@@ -139,7 +142,9 @@ class DimensionReport(Tabulated):
         head += ["random: TwoNN", "PCA", ""] if self.baseline else [""]
         rows = [self._row(name) for name in self.layers]
         ending = "" if self.last_hidden is None else f": {number(self.last_hidden_dimension, 1)} in {self.last_hidden}"
-        return Table(f"Dimension of the data ({self.when}){ending}", head, rows, {4: shares([*self.two_nn.values()])})
+        bars = {4: shares([*self.two_nn.values()])}
+        told = () if self.followed else (NOT_FOLLOWED,)
+        return Table(f"Dimension of the data ({self.when}){ending}", head, rows, bars, told)
 
     def _row(self, name: str) -> tuple[str, ...]:
         layer = self.layers[name]

@@ -39,7 +39,7 @@ class RowSample:
         """Take ``rows`` (samples, features) and their ``labels`` in; raises ``ValueError`` where the width changes."""
         if not len(rows):
             return
-        if not self._rows.shape[1]:
+        if rows.shape[1] != self.width and not self.filled:  # a window that begins anew may have learned otherwise
             with torch.inference_mode(False):
                 self._rows = torch.empty(self._size, rows.shape[1], dtype=rows.dtype, device=rows.device)
         if rows.shape[1] != self._rows.shape[1]:

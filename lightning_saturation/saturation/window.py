@@ -104,11 +104,14 @@ class Window(LayerWindow):
 
 
 class Seen(NamedTuple):
-    """What was seen of layers: which are ``outputs``, what their ``rows`` are, and which were ``masked``."""
+    """What was seen of layers: which are ``outputs``, what their ``rows`` are, and which were ``masked``; ``followed``
+    is whether data were followed through a step.
+    """
 
     outputs: tuple[str, ...]
     rows: dict[str, Rows]
     masked: tuple[str, ...]
+    followed: bool
 
 
 def seen_over_ranks(tracker: LayerTracker[Window], stage: str, group: Any) -> Seen:
@@ -116,13 +119,13 @@ def seen_over_ranks(tracker: LayerTracker[Window], stage: str, group: Any) -> Se
 
     Outputs are those on every rank that saw them, and a layer's rows those on the first.
     """
-    own = Seen(tracker.outputs(stage), tracker.rows(), tracker.masked)
+    own = Seen(tracker.outputs(stage), tracker.rows(), tracker.masked, tracker.followed)
     everyone = gather((tuple(tracker.windows[stage].order), own), group)
     inner = {name for ran, seen in everyone for name in ran if name not in seen.outputs}
     outputs = dict.fromkeys(name for _, seen in everyone for name in seen.outputs if name not in inner)
     rows = {name: kind for _, seen in reversed(everyone) for name, kind in seen.rows.items()}
     masked = dict.fromkeys(name for _, seen in everyone for name in seen.masked)
-    return Seen(tuple(outputs), rows, tuple(masked))
+    return Seen(tuple(outputs), rows, tuple(masked), all(seen.followed for _, seen in everyone))
 
 
 def report_of(
@@ -142,6 +145,7 @@ def report_of(
         coverage=tracker.coverage(list(statistics)),
         left_out=tracker.without_measure(list(statistics)),
         masked=seen.masked,
+        followed=seen.followed,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -99,4 +99,4 @@ def compare_representations(
     group = LOCAL if process_group is None else process_group
     comparison = Comparison(method=method, delta=delta, resize=resize, memory=memory, group=group)
     with together(group):
-        return comparison.matrix(passes, repeatable=iter(batches) is not batches)
+        return comparison.matrix(passes, repeatable=not isinstance(batches, Iterator))

@@ -107,6 +107,8 @@ def profile_changes(
     >>> profile_changes({"a": [0.0, 0.25, 0.75]}, window=1)
     [nan, 0.25, 0.5]
     """
+    if not isinstance(series, Mapping):
+        raise TypeError(f"Expected `series` to map layers to their values by window, got {type(series).__name__}.")
     lengths = {len(values) for values in series.values()}
     if len(lengths) > 1:
         raise ValueError(f"Expected `series` of one length, got lengths {sorted(lengths)}.")

@@ -241,9 +241,11 @@ def test_a_compiled_network_is_looked_at_where_nothing_is_trained():
     fit(model, monitor, val=batches(seed=1))
     assert model.stances  # it did run compiled, after the sanity check
     assert monitor.reports[0].output_layers == ("body.actor", "body.critic")
+    assert monitor.reports[0].followed
     monitor = SaturationMonitor(stages="train")
     fit(Compiled(), monitor)  # nobody could look: the last layer to run
     assert monitor.reports[0].output_layers == ("body.critic",)
+    assert not monitor.reports[0].followed
 
 
 def test_the_vocabulary_of_a_language_model_is_left_out_unless_named():

@@ -3,8 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_saturation import compare_representations, measure_dimension, measure_saturation, measure_spectrum
 from lightning_saturation.capture.evaluation import Batches, run
+
+
+def compare(model, batches):
+    return compare_representations(model, nn.Linear(3, 2), batches, method="cka", progress=False)
 
 
 def test_every_batch_runs_in_evaluation_mode_without_gradients_and_modes_come_back():
@@ -38,3 +44,38 @@ def test_the_bar_has_its_name_and_the_number_of_batches(capsys):
     with Batches([1]).over(nn.Linear(3, 2)) as each:
         list(each)
     assert not capsys.readouterr().err
+
+
+NO_MODEL = r"Expected `model` to be a torch\.nn\.Module, got "
+NO_DATA = "Expected `batches` to be a loader or a list of batches, got None"
+NO_INPUT = r"Expected a batch whose first element is the input, got \[\]"
+
+
+@pytest.mark.parametrize("measure", [measure_saturation, measure_dimension, measure_spectrum, compare])
+def test_what_is_no_model_is_told(measure):
+    for other, told in (([torch.ones(8, 3)], "a list"), (nn.Linear, "the class Linear"), ("resnet18", "a str")):
+        with pytest.raises(TypeError, match=NO_MODEL + told):
+            measure(other, [torch.ones(8, 3)])
+
+
+@pytest.mark.parametrize("measure", [measure_saturation, measure_dimension, compare])
+def test_what_is_no_data_is_told(measure):
+    with pytest.raises(TypeError, match=NO_DATA):
+        measure(nn.Linear(3, 2), None)
+    with pytest.raises(ValueError, match=NO_INPUT):
+        measure(nn.Linear(3, 2), [[]])
+    with pytest.raises(ValueError, match=NO_INPUT):
+        measure_spectrum(nn.Linear(3, 2), [])
+
+
+def test_a_comparison_starts_no_workers_to_learn_whether_it_can_read_twice():
+    class Loader(DataLoader):
+        begun = 0
+
+        def __iter__(self):
+            Loader.begun += 1
+            return super().__iter__()
+
+    model = nn.Linear(3, 2)
+    compare(model, Loader(TensorDataset(torch.randn(16, 3)), batch_size=8))
+    assert Loader.begun == 1

@@ -132,6 +132,7 @@ def test_empty_batches_are_no_batches():
         (torch.ones(5, 0), ValueError, r"Expected `x` of shape \(samples, features\), got \(5, 0\)"),
         (torch.ones(5, 3), ValueError, "Expected `x` with 4 features as before, got 3"),
         (torch.ones(5, 4, dtype=torch.complex64), TypeError, "to be a real tensor, got torch.complex64"),
+        (torch.ones(5, 4, dtype=torch.bool), TypeError, "to be a real tensor, got torch.bool"),
         ([[1.0, 2.0]], TypeError, "Expected `x` to be a real tensor, got list"),
     ],
 )

@@ -161,6 +161,11 @@ def test_what_tells_no_dimension_is_nan_with_a_warning() -> None:
         assert metric.compute().isnan()
 
 
+def test_what_is_no_tensor_is_an_error() -> None:
+    with pytest.raises(TypeError, match="Expected `x` to be a tensor, got list"):
+        TwoNN().update([[1.0, 2.0]])
+
+
 def test_forward_gives_the_batch_and_keeps_the_whole() -> None:
     x = rows(200)
     metric = TwoNN()

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_saturation.capture.coverage import ENOUGH
+from lightning_saturation.capture.missing import NOT_FOLLOWED
 from lightning_saturation.drawing.records import record
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.drawing.text_table import number
@@ -31,7 +32,8 @@ class SaturationReport(Tabulated):
     are left out of the average. A ``partial`` window was cut short (a stopped or resumed epoch). ``learning_rates`` are
     those of the optimizers' parameter groups in that window. ``coverage`` is the share of the network's weights in
     these layers (parameters of two or more dimensions; of embeddings only those asked for), None where unknown.
-    ``left_out`` says of tracked layers that are not among ``layers`` why, ``masked`` from which padding was left out.
+    ``left_out`` says of tracked layers that are not among ``layers`` why, ``masked`` from which padding was left out,
+    and ``followed`` whether data were followed through a step, so that order, outputs and rows are no guess.
     """
 
     layers: dict[str, LayerStatistics]
@@ -45,6 +47,7 @@ class SaturationReport(Tabulated):
     coverage: float | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     masked: tuple[str, ...] = ()
+    followed: bool = True
 
     @property
     def saturation(self) -> dict[str, float]:
@@ -191,6 +194,7 @@ class SaturationReport(Tabulated):
         }
         if all(kinds.values()):
             seen.append(f"Rows are positions, not samples, in {listed(tuple(kinds['positions']))}")
+        seen += [] if self.followed else [NOT_FOLLOWED]
         missing = [f"{name} is left out: {reason}" for name, reason in self.left_out.items()]
         return Table(title, head, rows, {4: list(self.saturation.values())}, seen, missing)
 
