@@ -205,7 +205,7 @@ class Learner(LightningModule):
 def test_a_similarity_monitor_leaves_layers_out_that_cannot_be_paired_and_goes_on(forward):
     monitor = SimilarityMonitor(method="cka", samples=20, forward=forward)
     rows = [{"x": torch.randn(4, 6)} for _ in range(40)]
-    with pytest.warns(UserWarning, match="other numbers of rows than the 20 samples"):
+    with pytest.warns(UserWarning, match="do not put out one row for each of the 20 samples"):
         trainer(monitor, max_epochs=2).fit(Learner(), DataLoader(rows, 10))
     assert list(monitor.series) == ["network.first", "network.last"]
     assert [len(values) for values in monitor.series.values()] == [2, 2]
