@@ -20,13 +20,14 @@ import torch
 from interleaved import interleave, machine, ratio, table
 from torch import Tensor, nn
 
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.saturation.window import saturation_tracker
 
 VOCABULARY = 50_257
-WAYS: dict[str, dict[str, Any] | None] = {
+WAYS: dict[str, CaptureOptions | None] = {
     "no monitor": None,
-    "default": {},
-    "without the head": {"exclude": ["*lm_head"]},
+    "default": CaptureOptions(),
+    "without the head": CaptureOptions(exclude=["*lm_head"]),
 }
 # expansion, kernel, stride, channels, repeats
 B4 = [
@@ -88,7 +89,7 @@ def train(way: str, steps: int) -> None:
     torch.manual_seed(0)
     model, chosen = LanguageModel(), WAYS[way]
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    tracker = None if chosen is None else saturation_tracker(model, stages=("train",), **chosen)
+    tracker = None if chosen is None else saturation_tracker(model, chosen, stages=("train",))
     if tracker is not None:
         tracker.attach()
     for _ in range(steps):

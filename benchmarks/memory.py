@@ -17,6 +17,7 @@ from interleaved import machine, table
 from networks import NETWORKS, network, training_step
 from torch import nn
 
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.covariance.accumulation import Accumulation
 from lightning_saturation.saturation.window import saturation_tracker
 
@@ -48,7 +49,7 @@ def peak(name: str, way: str, steps: int, answers: Any) -> None:
     training_step(net, batch)
     chosen, tracker = WAYS[way], None
     if chosen is not None:
-        tracker = saturation_tracker(net, stages=["train"], pooling=chosen[0], kept=chosen[1])  # type: ignore[arg-type]
+        tracker = saturation_tracker(net, CaptureOptions(pooling=chosen[0]), stages=["train"], kept=chosen[1])
         tracker.windows["train"].batches = steps
         tracker.attach()
     for _ in range(steps):

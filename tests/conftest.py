@@ -1,8 +1,10 @@
 """Shape checks for the pure functions, and quiet settings that every test shares."""
 
+import base64
 import inspect
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and their tensors are small
@@ -10,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and the
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+from matplotlib.figure import Figure
 
 import tests.typecheck  # noqa: F401  (the hook finds it by name, but does not import it)
 
@@ -60,6 +63,21 @@ def _nothing_compiled_by_others():
     if compat is not None and compat.may_run_compiled(compat.nn.Module()):
         compat.torch.compiler.reset()
         compat.HISTORY["compiled"] = False
+
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture
+def small_pictures(monkeypatch):
+    """Pictures of one pixel, for tests that look at none: figures are made, but not rendered."""
+
+    def savefig(self, where, **options):
+        Path(where).write_bytes(PIXEL) if isinstance(where, str | Path) else where.write(PIXEL)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

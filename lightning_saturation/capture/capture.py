@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +14,12 @@ from lightning_saturation.capture.hooks import Landmark, OutputHook
 from lightning_saturation.capture.kinds import kind_of
 from lightning_saturation.capture.layouts import Layouts
 from lightning_saturation.capture.look import Look
-from lightning_saturation.capture.masks import Mask, PaddingWarning, check_mask, mask_of
-from lightning_saturation.capture.pooling import Layout, Pooling, check_pooling
+from lightning_saturation.capture.masks import PaddingWarning, mask_of
+from lightning_saturation.capture.options import CaptureOptions
+from lightning_saturation.capture.pooling import Layout, Pooling
 from lightning_saturation.capture.rows import masked_rows, output_of, rows_of
 from lightning_saturation.capture.samples import batch_size
-from lightning_saturation.capture.select import offered_modules, select_layers
+from lightning_saturation.capture.select import offered_modules
 
 Record = Callable[[str, Tensor], None]
 
@@ -46,7 +46,7 @@ def capture(
     >>> names
     ('Linear',)
     """
-    return Capture(model, record, layers=layers, exclude=exclude, pooling=pooling)
+    return Capture(model, record, CaptureOptions(layers, exclude, pooling))
 
 
 class Capture:
@@ -66,21 +66,17 @@ class Capture:
         self,
         model: nn.Module,
         record: Record | None,
+        options: CaptureOptions = CaptureOptions(),  # noqa: B008
         *,
-        layers: Sequence[str] | None = None,
-        exclude: Sequence[str] = (),
-        pooling: Pooling | None = "mean",
-        mask: Mask = None,
         trouble: Callable[[str, Exception], None] | None = None,
         views: bool = False,
     ) -> None:
         self.views = views
-        self.pooling = None if pooling is None else check_pooling(pooling)
-        self.mask = check_mask(mask, pooling)
+        self.pooling, self.mask = options.pooling, options.mask
         self.masked: set[str] = set()
         self._model = model
-        self._select = partial(select_layers, model, layers, exclude)
-        self.layers: Mapping[str, nn.Module] = self._select()
+        self._options = options
+        self.layers: Mapping[str, nn.Module] = options.select(model)
         self.names = tuple(self.layers)
         self.layouts = Layouts(model, self.layers)
         self.look = Look(model, self.layers)
@@ -180,7 +176,7 @@ class Capture:
     def is_current(self) -> bool:
         """Whether the layers are still those of the model; a layer that it has no more may not even be named."""
         try:
-            now = self._select()
+            now = self._options.select(self._model)
         except ValueError:
             return False
         return list(map(id, now.values())) == list(map(id, self.layers.values()))
@@ -198,7 +194,9 @@ class Capture:
 
     def deliver_output(self, index: int, module: nn.Module, output: Any) -> None:
         """The same for an output that is not yet rows."""
-        if self.record is None or compat.in_backward() or compat.in_transform() or compat.is_traced():
+        if self.record is None or compat.in_backward() or compat.in_transform():
+            return
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # what is traced is no data
             return
         if index not in self.dropped:
             with self.look.looking_away():

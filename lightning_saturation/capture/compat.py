@@ -32,11 +32,6 @@ def in_transform() -> bool:
     return torch._C._functorch.maybe_current_level() is not None
 
 
-def is_traced() -> bool:
-    """Return whether a TorchScript graph is being traced, whose outputs are not data."""
-    return torch._C._get_tracing_state() is not None
-
-
 def is_exporting() -> bool:
     """Return whether the model runs to be exported: an exported program outlives every capture."""
     # The compiler of torch 2.7 and 2.8 takes `torch.compiler.is_exporting()` to be true of whatever it compiles.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm  # comes with lightning
+
+from lightning_saturation.arguments import check_count
 
 Forward = Callable[[Any, Any], Any]
 """``forward(model, batch)`` runs a model that takes more than one tensor."""
@@ -35,27 +38,49 @@ def evaluating(model: nn.Module, device: torch.device | str | None) -> Iterator[
             model.to(origin)
 
 
-@contextmanager
-def each_batch(
-    models: Sequence[nn.Module],
-    batches: Iterable[Any],
-    *,
-    max_batches: int | None = None,
-    device: torch.device | str | None = None,
-    bar: str | None = None,
-) -> Iterator[Iterator[tuple[Any, list[torch.device]]]]:
-    """Give an iterator over at most ``max_batches`` of ``batches``, each with the devices that the ``models`` are on.
+@dataclass(frozen=True)
+class Batches:
+    """At most ``most`` batches of ``source``, and how models run on them: on ``device``, through ``forward``.
 
-    Meanwhile they are in evaluation mode on ``device``, without gradients; afterwards they are as they were. ``bar`` is
-    the name of a progress bar, None for none.
+    ``bar`` is the name of a progress bar, None for none.
     """
-    if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):  # asking a loader would start workers
-        raise TypeError(f"Expected `batches` to be a loader or a list of batches, got {batches!r}.")
-    with ExitStack() as stack:
-        homes = [stack.enter_context(evaluating(model, device)) for model in models]
-        total = length(batches, max_batches)
-        shown = stack.enter_context(tqdm(islice(batches, max_batches), bar, total, disable=bar is None))
-        yield ((batch, homes) for batch in shown)
+
+    source: Iterable[Any]
+    most: int | None = None
+    device: torch.device | str | None = None
+    forward: Forward | None = None
+    bar: str | None = None
+
+    def __post_init__(self) -> None:
+        check_count("max_batches", self.most, optional=True)
+        # Asking a loader for its batches would start workers.
+        if not (hasattr(self.source, "__iter__") or hasattr(self.source, "__getitem__")):
+            raise TypeError(f"Expected `batches` to be a loader or a list of batches, got {self.source!r}.")
+
+    @property
+    def number(self) -> int | None:
+        """How many batches there will be, None where that is not known."""
+        try:
+            known = len(cast(Sized, self.source))
+        except TypeError:
+            return self.most
+        return known if self.most is None else min(known, self.most)
+
+    @contextmanager
+    def over(self, *models: nn.Module) -> Iterator[Iterator[tuple[Any, list[torch.device]]]]:
+        """Give an iterator over the batches, each with the devices that the ``models`` are on.
+
+        Meanwhile they are in evaluation mode, without gradients; afterwards they are as they were.
+        """
+        with ExitStack() as stack:
+            homes = [stack.enter_context(evaluating(model, self.device)) for model in models]
+            each = islice(self.source, self.most)
+            shown = stack.enter_context(tqdm(each, self.bar, self.number, disable=self.bar is None))
+            yield ((batch, homes) for batch in shown)
+
+    def run(self, model: Callable[..., Any], batch: Any, device: torch.device) -> Any:
+        """Return the output of ``model`` for ``batch``, see :func:`run`."""
+        return run(model, batch, device, forward=self.forward)
 
 
 def run(model: Callable[..., Any], batch: Any, device: torch.device, *, forward: Forward | None = None) -> Any:
@@ -83,12 +108,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return type(value)(_moved(part, device) for part in value)
     return value.to(device) if callable(getattr(value, "to", None)) else value
-
-
-def length(batches: Iterable[Any], max_batches: int | None) -> int | None:
-    """Return how many batches there will be, for the progress bar; None where that is not known."""
-    try:
-        known = len(cast(Sized, batches))
-    except TypeError:
-        return max_batches
-    return known if max_batches is None else min(known, max_batches)

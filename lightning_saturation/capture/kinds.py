@@ -74,6 +74,7 @@ _GRAPH_CONVOLUTION = ("torch_geometric", "MessagePassing")
 
 NAMED: dict[tuple[str, str], Kind] = {
     ("transformers", "Conv1D"): Kind("nf"),  # a linear layer whose weight is transposed
+    ("transformers", "XLNetRelativeAttention"): Kind("d_model"),  # its projections are parameters of its own
     ("torch_geometric", "Linear"): Kind("out_channels"),
     ("torch_geometric", "HeteroLinear"): Kind("out_channels"),
     _GRAPH_CONVOLUTION: Kind(),

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.evaluation import each_batch, run
-from lightning_saturation.capture.masks import Mask
+from lightning_saturation.capture.evaluation import Batches, run
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling
 
 Rows = dict[str, Tensor]
@@ -25,17 +25,13 @@ PROBE_POOLINGS = tuple(pooling for pooling in get_args(Pooling) if pooling != "p
 def represent(
     model: nn.Module,
     batches: Iterable[Any],
+    options: CaptureOptions = CaptureOptions(),  # noqa: B008
     *,
-    layers: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
-    pooling: Pooling = "mean",
-    mask: Mask = None,
     forward: Callable[[Any], Any] | None = None,
 ) -> Rows:
     """Return the rows of every layer over all ``batches``, with the model in evaluation mode and left as it was.
 
-    ``forward``, where given, runs the model on a batch. ``mask`` is that of
-    :class:`~lightning_saturation.SaturationMonitor`. Layers that put out more or fewer rows than there are samples
+    ``forward``, where given, runs the model on a batch. Layers that put out more or fewer rows than there are samples
     (flattened tokens, windows, a layer that runs several times) cannot be paired with others: they are left out, with
     one warning, unless none is left.
     """
@@ -45,29 +41,31 @@ def represent(
     def record(name: str, rows: Tensor) -> None:
         kept.setdefault(name, []).append(rows.float().cpu())
 
-    watched = Capture(model, record, layers=layers, exclude=exclude, pooling=pooling, mask=mask)
-    with each_batch([model], batches) as each, watched:
+    watched = Capture(model, record, options)
+    with Batches(batches).over(model) as each, watched:
         for batch, (home,) in each:
             for again in watched.attempts(batch):
                 if again:
                     kept.clear()
                 run(model, batch, home) if forward is None else forward(batch)
             samples += watched.size
-    return paired({name: torch.cat(rows) for name, rows in kept.items()}, samples)
+    found = {name: torch.cat(rows) for name, rows in kept.items()}
+    (odd,) = unpaired([found], samples)
+    return {name: rows for name, rows in found.items() if name not in odd}
 
 
-def paired(rows: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
-    """Return those of ``rows`` that are one for each of the ``samples``, and warn of the others.
+def unpaired(outputs: Sequence[Mapping[str, Tensor]], samples: int) -> list[set[str]]:
+    """Return, of each network, the layers that did not put out one row for each of the ``samples``, and warn of them.
 
-    Where none of them is, or where nobody knows how many samples there are, those of the most frequent number.
+    Where no layer did, those are taken for the samples that most of them put out.
     """
-    counts = Counter(map(len, rows.values()))
+    counts = Counter(len(output) for each in outputs for output in each.values())
     wanted = samples if samples in counts else max(counts, key=counts.__getitem__, default=0)
-    others = [name for name, output in rows.items() if len(output) != wanted]
-    if others:
+    odd = [{name for name, output in each.items() if len(output) != wanted} for each in outputs]
+    if any(odd):
         warnings.warn(
-            f"{others} put out other numbers of rows than the {wanted} samples, which cannot be paired with those of"
-            " other layers; they are left out. `exclude` them to hear no more of it.",
-            stacklevel=3,
+            f"{sorted(set().union(*odd))} do not put out one row for each of the {wanted} samples, and cannot be paired"
+            " with layers that do; they are left out. `exclude` them to hear no more of it.",
+            stacklevel=4,
         )
-    return {name: output for name, output in rows.items() if len(output) == wanted}
+    return odd

@@ -15,7 +15,7 @@ Rows = Literal["samples", "positions", "none"]
 class RowKinds:
     """How many rows each layer puts out in a batch, beside how many samples there are."""
 
-    def __init__(self, pooling: Pooling) -> None:
+    def __init__(self, pooling: Pooling | None) -> None:
         self._pooling = pooling
         self.forget()
 

@@ -11,9 +11,8 @@ from lightning_saturation.capture import compat
 from lightning_saturation.capture.capture import Capture
 from lightning_saturation.capture.coverage import coverage
 from lightning_saturation.capture.layer_shape import LayerShape, layer_shape
-from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.missing import MissingLayers
-from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.row_kinds import RowKinds, Rows
 from lightning_saturation.capture.window import LayerWindow
 
@@ -24,7 +23,7 @@ class LayerTracker(Generic[Window]):
     """Hooks on the layers of ``model`` and one window per stage, made by ``make_window`` from the layers' names.
 
     Knows no Trainer. Only between ``record(stage, batch)`` and ``record(None)`` outputs are counted, into that stage's
-    window, and of them those for which ``counts()``. ``mask`` and ``views`` are those of :class:`Capture`. An output
+    window, and of them those for which ``counts()``. ``views`` is that of :class:`Capture`. An output
     layer that is wider than ``widest`` is ``left_out``.
 
     The first batch of each stage is looked at as it runs, for the data flow that gives order and outputs. Where
@@ -37,26 +36,14 @@ class LayerTracker(Generic[Window]):
         self,
         model: nn.Module,
         make_window: Callable[[tuple[str, ...]], Window],
+        options: CaptureOptions,
         *,
         stages: Sequence[str],
-        layers: Sequence[str] | None = None,
-        exclude: Sequence[str] = (),
-        pooling: Pooling = "mean",
-        mask: Mask = None,
         views: bool = False,
         widest: int | None = None,
     ) -> None:
-        self._capture = Capture(
-            model,
-            None,
-            layers=layers,
-            exclude=exclude,
-            pooling=pooling,
-            mask=mask,
-            trouble=self._trouble,
-            views=views,
-        )
-        self._model, self._chosen = model, layers is not None
+        self._capture = Capture(model, None, options, trouble=self._trouble, views=views)
+        self._model = model
         self._compiled = compat.may_run_compiled(model)  # asked before attaching makes the compiler forget
         self._flow = self._capture.look.flow
         self._looked: set[str] = set()
@@ -67,8 +54,8 @@ class LayerTracker(Generic[Window]):
         self._held: list[tuple[str, Tensor]] = []  # rows of wide layers, until it is known
         self.left_out: dict[str, str] = {}
         self._recording: str | None = None
-        self._kinds = RowKinds(pooling)
-        self._told = MissingLayers(model, chosen=layers is not None)
+        self._kinds = RowKinds(options.pooling)
+        self._told = MissingLayers(model, chosen=options.layers is not None)
         self.counts: Callable[[], bool] = _always
         self.names = self._capture.names
         self.windows: dict[str, Window] = {stage: make_window(self.names) for stage in stages}

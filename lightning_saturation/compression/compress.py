@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from lightning_saturation.capture.capture import capture
-from lightning_saturation.capture.evaluation import Forward, evaluating, run
+from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.select import select_layers
 from lightning_saturation.compression.low_rank import LowRank
@@ -130,10 +130,9 @@ def compress(
     if not chosen:
         raise ValueError("Expected linear or ungrouped convolutional layers to compress, got none.")
     kept = list(islice(batches, max_batches))
-    moments = output_moments(
-        model, kept, layers=list(chosen), reference=reference, joint=basis == "svcca", device=device, forward=forward
-    )
-    positions = _positions(model, kept[0], list(moments), device, forward)
+    data = Batches(kept, device=device, forward=forward)
+    moments = output_moments(model, data, layers=list(chosen), reference=reference, joint=basis == "svcca")
+    positions = _positions(model, data, list(moments))
     found: dict[str, Replaced] = {}
     originals: list[tuple[nn.Module, str, nn.Module]] = []
     others = sum(p.numel() for p in model.parameters())
@@ -184,12 +183,11 @@ def _pays(layer: Layer, rank: int) -> bool:
     return rank * (math.prod(inside) + out) < out * math.prod(inside)
 
 
-def _positions(
-    model: nn.Module, batch: Any, layers: Sequence[str], device: torch.device | str | None, forward: Forward | None
-) -> dict[str, int]:
+def _positions(model: nn.Module, batches: Batches, layers: Sequence[str]) -> dict[str, int]:
     """Return at how many positions of a sample each layer's weights are applied."""
     rows: dict[str, list[int]] = {name: [0, 0] for name in layers}
-    with evaluating(model, device) as home:
+    with Batches(batches.source, 1, batches.device).over(model) as each:
+        batch, (home,) = next(each)
         poolings: tuple[Pooling, Pooling] = ("positions", "mean")
         for slot, pooling in enumerate(poolings):
 
@@ -197,7 +195,7 @@ def _positions(
                 rows[name][slot] += len(output)
 
             with capture(model, record, layers=layers, pooling=pooling):
-                run(model, batch, home, forward=forward)
+                batches.run(model, batch, home)
     return {name: max(1, round(positions / max(samples, 1))) for name, (positions, samples) in rows.items()}
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_saturation.capture.capture import capture
-from lightning_saturation.capture.evaluation import Forward, each_batch, run
+from lightning_saturation.capture.evaluation import Batches
 from lightning_saturation.compression.subspace import OutputMoments
 from lightning_saturation.covariance.moments import ShiftedSums, add_rows, empty_sums, from_sums
 from lightning_saturation.similarity.pairs import split_moments
@@ -17,13 +17,11 @@ from lightning_saturation.similarity.pairs import split_moments
 
 def output_moments(
     model: nn.Module,
-    batches: Iterable[Any],
+    batches: Batches,
     *,
     layers: Sequence[str],
     reference: nn.Module | None,
     joint: bool,
-    device: torch.device | str | None,
-    forward: Forward | None = None,
 ) -> dict[str, OutputMoments]:
     """Return the moments of every layer's outputs, each position a sample, in evaluation mode.
 
@@ -32,10 +30,10 @@ def output_moments(
     """
     sums: dict[str, tuple[ShiftedSums, int]] = {}
     models = [model] if reference is None or not joint else [model, reference]
-    with each_batch(models, batches, device=device) as each:
+    with batches.over(*models) as each:
         for batch, homes in each:
             (rows, answer), *others = (
-                _rows(m, batch, home, layers, forward) for m, home in zip(models, homes, strict=True)
+                _rows(batches, m, batch, home, layers) for m, home in zip(models, homes, strict=True)
             )
             other = others[0][0] if others else None
             for name, x in rows.items():
@@ -54,7 +52,7 @@ def output_moments(
 
 
 def _rows(
-    model: nn.Module, batch: Any, home: torch.device, layers: Sequence[str], forward: Forward | None
+    batches: Batches, model: nn.Module, batch: Any, home: torch.device, layers: Sequence[str]
 ) -> tuple[dict[str, Tensor], Any]:
     found: dict[str, list[Tensor]] = {}
 
@@ -62,7 +60,7 @@ def _rows(
         found.setdefault(name, []).append(rows)
 
     with capture(model, record, layers=layers, pooling="positions"):
-        answer = run(model, batch, home, forward=forward)
+        answer = batches.run(model, batch, home)
     return {name: torch.cat(rows) for name, rows in found.items()}, answer
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_saturation.arguments import check_count
 from lightning_saturation.capture.compiled import forget_compiled
-from lightning_saturation.capture.evaluation import Forward
+from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.features import Neighbour, features_dim
 from lightning_saturation.capture.kinds import kind_of
 from lightning_saturation.capture.select import layout_of, select_layers
@@ -84,15 +83,8 @@ def project_outputs(
     }
     if isinstance(ranks, Mapping) and (unknown := sorted(set(ranks) - set(chosen))):
         raise ValueError(f"Expected `ranks` by names among {list(chosen)}, got {unknown}.")
-    moments = output_moments(
-        model,
-        islice(batches, max_batches),
-        layers=list(chosen),
-        reference=reference,
-        joint=basis == "svcca",
-        device=device,
-        forward=forward,
-    )
+    data = Batches(batches, max_batches, device, forward)
+    moments = output_moments(model, data, layers=list(chosen), reference=reference, joint=basis == "svcca")
     spaces = {
         name: subspace(moment, size.of(name, moment.pair.xx), basis=basis, seed=seed)
         for name, moment in moments.items()

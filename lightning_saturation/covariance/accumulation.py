@@ -39,7 +39,7 @@ def accumulation(
     covariance: CovarianceKind = "auto",
     max_samples: MaxSamples = "default",
     state_device: torch.device | str | None = None,
-    pooling: Pooling = "mean",
+    pooling: Pooling | None = "mean",
 ) -> Accumulation:
     """Return how rows are kept; raises ``ValueError`` for an argument out of range.
 

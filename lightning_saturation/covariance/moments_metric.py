@@ -34,8 +34,7 @@ class MomentsMetric(StateMetric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name, default in empty_sums(0)._asdict().items():
-            self.add_state(name, default)
+        self._add_states(empty_sums(0))
 
     def add(self, x: Tensor, *, weight: int = 1) -> None:
         """Add rows ``x`` (samples, features), each as often as ``weight`` says."""
@@ -44,11 +43,11 @@ class MomentsMetric(StateMetric):
             return
         if not len(self.shift):
             home = accumulation_device(x.device)
-            self._set_sums(empty_sums(x.shape[1], device=home))
+            self._set(empty_sums(x.shape[1], device=home))
             self.skipped = self.skipped.to(home)  # a count on another device would wait for this one at every update
         elif self.products.is_inference() and not torch.is_inference_mode_enabled():
             # What torchmetrics restores or merges in inference mode could not be added to in place outside it.
-            self._set_sums(ShiftedSums(*(tensor.clone() for tensor in self._sums)))
+            self._set(ShiftedSums(*(tensor.clone() for tensor in self._sums)))
         self.skipped = self.skipped + add_rows(self._sums, x, weight=weight)
 
     def _check(self, x: Tensor) -> None:
@@ -65,27 +64,20 @@ class MomentsMetric(StateMetric):
 
     @property
     def _sums(self) -> ShiftedSums:
-        return ShiftedSums(self.samples, self.shift, self.total, self.products)
-
-    def _set_sums(self, sums: ShiftedSums) -> None:
-        for name, tensor in sums._asdict().items():
-            setattr(self, name, tensor)
+        return self._get(ShiftedSums)
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         theirs = ShiftedSums(*(incoming_state[name] for name in ShiftedSums._fields))
         if len(theirs.shift) and len(self.shift) not in (0, len(theirs.shift)):
             raise ValueError(f"Expected a state with {len(self.shift)} features to merge, got {len(theirs.shift)}.")
-        self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
-        if not len(theirs.shift):
-            return
+        super()._reduce_states(incoming_state)
         if not len(self.shift):
-            self._set_sums(ShiftedSums(*(tensor.clone() for tensor in theirs)))
-            return
-        home = self.shift.device
-        moved = ShiftedSums(*(tensor.to(home) for tensor in theirs))
-        self._set_sums(to_sums(merge_moments(from_sums(self._sums), from_sums(moved))))
+            self._set(ShiftedSums(*(tensor.clone() for tensor in theirs)))
+        elif len(theirs.shift):
+            moved = ShiftedSums(*(tensor.to(self.shift.device) for tensor in theirs))
+            self._set(to_sums(merge_moments(from_sums(self._sums), from_sums(moved))))
 
     def _merge_ranks(self, group: Any) -> None:
         merged = all_reduce_moments({(name := type(self).__name__): self.moments()}, group=group)
         if merged:
-            self._set_sums(to_sums(merged[name]))
+            self._set(to_sums(merged[name]))

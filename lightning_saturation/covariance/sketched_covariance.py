@@ -45,8 +45,7 @@ class SketchedCovariance(StateMetric):
             raise ValueError(f"Expected a sketch `size` of at least 1 row, got {size}.")
         self.size = size
         self.delta = check_delta(delta)
-        for name, default in empty_sketch(0, size=1)._asdict().items():
-            self.add_state(name, default)
+        self._add_states(empty_sketch(0, size=1))
 
     def update(self, x: Tensor, weight: int = 1) -> None:
         """Add rows ``x`` (samples, features), each as often as ``weight`` says."""
@@ -85,17 +84,13 @@ class SketchedCovariance(StateMetric):
 
     @property
     def _sketch(self) -> Sketch:
-        return Sketch(*(getattr(self, name) for name in Sketch._fields))
-
-    def _set(self, sketch: Sketch) -> None:
-        for name, tensor in sketch._asdict().items():
-            setattr(self, name, tensor)
+        return self._get(Sketch)
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         theirs = Sketch(*(incoming_state[name].to(self.shift.device) for name in Sketch._fields))
         if len(theirs.shift) and len(self.shift) not in (0, len(theirs.shift)):
             raise ValueError(f"Expected a state with {len(self.shift)} features to merge, got {len(theirs.shift)}.")
-        self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
+        super()._reduce_states(incoming_state)
         if len(theirs.shift):
             self._set(merge_sketches(self._sketch, theirs) if len(self.shift) else theirs)
 

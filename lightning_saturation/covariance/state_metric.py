@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_saturation.covariance.ranks import all_reduce, is_distributed, together
+
+State = TypeVar("State", bound=NamedTuple)
 
 
 class StateMetric(Metric):
@@ -73,6 +75,21 @@ class StateMetric(Metric):
     def _merge_ranks(self, group: Any) -> None:
         """Make the state that of all ranks, but for ``skipped``; a collective call."""
         raise NotImplementedError
+
+    def _add_states(self, empty: NamedTuple) -> None:
+        for name, default in empty._asdict().items():
+            self.add_state(name, default)
+
+    def _get(self, kind: type[State]) -> State:
+        """Return the states that a ``kind`` of named tuple names."""
+        return kind(*(getattr(self, name) for name in kind._fields))
+
+    def _set(self, state: NamedTuple) -> None:
+        for name, tensor in state._asdict().items():
+            setattr(self, name, tensor)
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
 
     def _nan(self) -> Tensor:
         return torch.tensor(torch.nan, dtype=torch.float64, device=self.samples.device)

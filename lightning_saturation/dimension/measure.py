@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.evaluation import Forward, each_batch, run
+from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.masks import Mask
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.reinitialise import fresh_weights, with_weights
@@ -87,10 +89,10 @@ def measure_dimension(
         raise ValueError(f"Expected `samples` of at least {FEWEST}, got {samples}.")
     if baseline not in (None, "random"):
         raise ValueError(f"Expected `baseline` to be 'random' or None, got {baseline!r}.")
-    check_pooling(pooling)
     options = DimensionOptions(delta, discard, estimator, per_class, scales, seed=seed)
-    runs = _Runs(batches, samples, seed, max_bytes, max_batches, device, progress, forward)
-    capture = Capture(model, None, layers=layers, exclude=exclude, pooling=pooling, mask=mask)
+    data = Batches(batches, max_batches, device, forward, bar="dimension" if progress else None)
+    runs = _Runs(data, samples, seed, max_bytes)
+    capture = Capture(model, None, CaptureOptions(layers, exclude, check_pooling(pooling), mask))
     check_output_layers(capture.names, output_layers)
     measured = runs.dimensions(model, model, capture, options)
     random = None
@@ -112,22 +114,14 @@ def measure_dimension(
     )
 
 
+@dataclass(frozen=True)
 class _Runs:
     """Batches run as often as it takes to hold the rows of some layers at a time."""
 
-    def __init__(
-        self,
-        batches: Iterable[Any],
-        samples: int,
-        seed: int,
-        max_bytes: int,
-        max_batches: int | None,
-        device: torch.device | str | None,
-        progress: bool,
-        forward: Forward | None,
-    ) -> None:
-        self._batches, self._samples, self._seed, self._max_bytes = batches, samples, seed, max_bytes
-        self._max_batches, self._device, self._progress, self._forward = max_batches, device, progress, forward
+    data: Batches
+    samples: int
+    seed: int
+    max_bytes: int
 
     def dimensions(
         self, model: nn.Module, called: Callable[..., Any], capture: Capture, options: DimensionOptions
@@ -137,7 +131,7 @@ class _Runs:
         order: dict[str, None] = {}
         left: set[str] | None = None
         while left is None or left:
-            window = RowWindow((), samples=self._samples, max_bytes=self._max_bytes, seed=self._seed)
+            window = RowWindow((), samples=self.samples, max_bytes=self.max_bytes, seed=self.seed)
             self._run(model, called, capture, window, left)
             if window.is_empty:
                 self._explain_nothing(order)
@@ -161,9 +155,7 @@ class _Runs:
             if only is None or name in only:
                 window.add(name, rows)
 
-        bar = "dimension" if self._progress else None
-        running = each_batch([model], self._batches, max_batches=self._max_batches, device=self._device, bar=bar)
-        with running as each, capture:
+        with self.data.over(model) as each, capture:
             capture.record = record
             for batch, (home,) in each:
                 window.labels, rows = label_rows(batch), input_rows(batch)
@@ -172,12 +164,12 @@ class _Runs:
                         window.reset()
                     if rows is not None:
                         record(INPUT, rows)
-                    run(called, batch, home, forward=self._forward)
+                    self.data.run(called, batch, home)
 
     def _explain_nothing(self, order: dict[str, None]) -> None:
         if order:
             raise ValueError(
                 "Expected `batches` that can be run more than once, such as a DataLoader or a list: the rows of"
-                f" {list(order)} do not fit into `max_bytes` = {self._max_bytes} together."
+                f" {list(order)} do not fit into `max_bytes` = {self.max_bytes} together."
             )
         raise ValueError("Expected `batches` with at least one batch that reaches a measured layer, got none.")

@@ -125,7 +125,7 @@ class TwoNN(StateMetric):
             raise ValueError(f"Expected `incoming_state` to be a TwoNN or its state, got {type(incoming_state)}.")
         theirs = Anchors(*(incoming_state[name] for name in Anchors._fields))
         self._set(merge_anchors([self._state, theirs.moved(self.anchors.device)], shared=self.shared))
-        self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
+        self._reduce_states(dict(incoming_state))
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
         """Return a matplotlib figure and axes of one value or of several over time."""
@@ -133,11 +133,7 @@ class TwoNN(StateMetric):
 
     @property
     def _state(self) -> Anchors:
-        return Anchors(*(getattr(self, name) for name in Anchors._fields))
-
-    def _set(self, state: Anchors) -> None:
-        for name, tensor in state._asdict().items():
-            setattr(self, name, tensor)
+        return self._get(Anchors)
 
     def _merge_ranks(self, group: Any) -> None:
         self._set(merge_anchors(gather_anchors(self._state, group=group), shared=self.shared))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from matplotlib.figure import Figure
 
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
-from lightning_saturation.capture.masks import Mask, check_mask
+from lightning_saturation.capture.masks import Mask
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.tracker import LayerTracker
@@ -27,9 +29,6 @@ from lightning_saturation.loggers.write import write_figure, write_table
 from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class DimensionMonitor(LayerMonitor[RowWindow]):
@@ -91,12 +90,9 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
         self.max_bytes = check_count("max_bytes", max_bytes)
         self.seed = check_count("seed", seed, least=0)
-        self.layers = check_patterns("layers", layers)
-        self.exclude = check_patterns("exclude", exclude, optional=False)
+        self.watched = CaptureOptions(layers, exclude, check_pooling(pooling), mask)
         self.output_layers = check_patterns("output_layers", output_layers)
-        self.pooling = check_pooling(pooling)
         self.log_layers = check_flag("log_layers", log_layers)
-        self.mask = check_mask(mask, pooling)
         self._options = DimensionOptions(delta, discard, estimator, check_flag("per_class", per_class), seed=seed)
         self._warned: set[str] = set()
 
@@ -117,7 +113,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         return self.report(stage).plot()
 
     def _arguments(self) -> dict[str, Any]:
-        return configuration(self, self._options)
+        return configuration(self, self.watched, self._options)
 
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[RowWindow]:
         # Ranks see different samples and draw different keys for them.
@@ -125,11 +121,8 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         return LayerTracker(
             pl_module,
             lambda names: RowWindow((INPUT, *names), samples=self.samples, max_bytes=self.max_bytes, seed=seed),
+            self.watched,
             stages=stages,
-            layers=self.layers,
-            exclude=self.exclude,
-            pooling=self.pooling,
-            mask=self.mask,
         )
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from lightning_saturation.dimension.report import DimensionReport, LayerDimension
 from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.point_names import name_points
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LOWER_BOUND = "lower bound: too few samples"
 _MOST_NAMES = 30  # there are two panels

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from lightning_saturation.capture.missing import NOT_FOLLOWED
 from lightning_saturation.drawing.records import plain, record
 from lightning_saturation.drawing.tabulated import Table, Tabulated, shares
 from lightning_saturation.drawing.text_table import number
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 INPUT = "input data"
 """The name under which a profile starts with the data itself; not a name that modules have."""

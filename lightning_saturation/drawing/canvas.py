@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
+from matplotlib import colormaps
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 LABEL_SIZE = 8
 """Points of a layer name."""
@@ -30,16 +32,11 @@ def new_figure(width: float, height: float) -> Figure:
 
     The figure belongs to nobody but the caller: pyplot does not know it, so it needs no ``close``.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 
 def colours(count: int) -> list[tuple[float, float, float, float]]:
     """Return ``count`` colours from dark blue (first) to orange (last), ordered in lightness as well as in hue."""
-    from matplotlib import colormaps
-
     # Not viridis, which stands for saturation itself in the heatmaps; plasma's bright end cannot be read on white.
     return [colormaps["plasma"](0.8 * i / max(count - 1, 1)) for i in range(count)]
 
@@ -78,8 +75,6 @@ def layer_room(names: Sequence[str], *, most: int = MOST_NAMES) -> float:
 
 def label_log(axis: Axis) -> None:
     """Label 1, 2, 5, 10, … in plain digits: axes that span about a decade would have one label, or crowded powers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-
     low, high = axis.get_view_interval()
     subs = (1, 2, 5) if high < 1000 * low else (1,)
     axis.set_major_locator(MaxNLocator(5) if high < 5 * low else LogLocator(subs=subs))

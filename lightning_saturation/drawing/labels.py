@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
+
+
+def shared_parts(names: Iterable[str]) -> int:
+    """Return how many modules, parts of their names but the last, all ``names`` begin with."""
+    modules = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return len(list(takewhile(lambda column: len(set(column)) == 1, modules)))
 
 
 def short_names(names: Sequence[str], *, most: int = 22) -> list[str]:
@@ -14,8 +20,7 @@ def short_names(names: Sequence[str], *, most: int = 22) -> list[str]:
     >>> short_names(["fc"])
     ['fc']
     """
-    parts = [name.split(".") for name in names]
-    shared = len(list(takewhile(lambda column: len(set(column)) == 1, zip(*(p[:-1] for p in parts), strict=False))))
-    bare = [".".join(p[shared:]) for p in parts]
+    shared = shared_parts(names)
+    bare = [".".join(name.split(".")[shared:]) for name in names]
     cut = [name if len(name) <= most else f"…{name[1 - most :]}" for name in bare]
     return cut if len(set(cut)) == len(cut) else bare

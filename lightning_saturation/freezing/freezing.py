@@ -18,6 +18,7 @@ from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.report.series import saturation_series
 from lightning_saturation.similarity.monitor import SimilarityMonitor
 from lightning_saturation.stopping.settled import profile_changes
+from lightning_saturation.training.callbacks import callbacks_of
 from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
@@ -210,7 +211,7 @@ class FreezeTraining(Monitor):
         return changes[-1] < self.tolerance
 
     def _source(self, trainer: Trainer) -> SimilarityMonitor | SaturationMonitor:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer):
             if isinstance(callback, SimilarityMonitor | SaturationMonitor) and callback.name == self.monitor:
                 return callback
         raise ValueError(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch import Tensor
+from matplotlib.figure import Figure
+from torch import Tensor
 
 Record = Mapping[str, Any]
 """One row of a long-format table: plain numbers and strings by column, None where a value is missing."""

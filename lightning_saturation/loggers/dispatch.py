@@ -8,6 +8,9 @@ from functools import partial
 from typing import Any
 
 from lightning_saturation.loggers.adapter import Sink
+from lightning_saturation.loggers.mlflow import MLflowSink
+from lightning_saturation.loggers.tensorboard import TensorBoardSink
+from lightning_saturation.loggers.wandb import WandbSink
 
 
 def sink_for(logger: Any) -> Sink:
@@ -18,17 +21,11 @@ def sink_for(logger: Any) -> Sink:
     """
     names = {cls.__name__ for cls in type(logger).__mro__}
     if "WandbLogger" in names:
-        from lightning_saturation.loggers.wandb import WandbSink
-
         return WandbSink(logger)
     if "MLFlowLogger" in names:
-        from lightning_saturation.loggers.mlflow import MLflowSink
-
         return MLflowSink(logger)
     # The Trainer's stand-in during trial runs claims to have every method there is.
     if "DummyLogger" not in names and hasattr(getattr(logger, "experiment", None), "add_histogram"):
-        from lightning_saturation.loggers.tensorboard import TensorBoardSink
-
         return TensorBoardSink(logger)
     return Sink(logger)
 

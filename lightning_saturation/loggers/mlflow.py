@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
 
 from lightning_saturation.loggers import tabular
 from lightning_saturation.loggers.adapter import Record, Sink
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class MLflowSink(Sink):

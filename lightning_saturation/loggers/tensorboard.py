@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from lightning_saturation.drawing.pixels import pixels
 from lightning_saturation.loggers import tabular
 from lightning_saturation.loggers.adapter import Record, Sink
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch import Tensor
 
 MOST_ROWS = 1_000
 """A longer table makes the text tab unusable."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from lightning_saturation.drawing.pixels import pixels
 from lightning_saturation.loggers import tabular
 from lightning_saturation.loggers.adapter import Record, Sink
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MOST_ROWS = 10_000
 """A ``wandb.Table`` silently drops the rows beyond this."""

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from lightning_saturation.loggers.adapter import Record
 from lightning_saturation.loggers.dispatch import to_each
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def write_scalars(loggers: Iterable[Any], scalars: Mapping[str, float], *, step: int) -> bool:
     """Write ``scalars`` to every logger and return whether all took them; NaN ones are left out."""
     return to_each(loggers, lambda sink: sink.scalars(scalars, step=step))
-
-
-def write_summary(loggers: Iterable[Any], values: Mapping[str, Any]) -> None:
-    """Write ``values``, plain numbers and texts, into the summary of every W&B run: to sort, filter and sweep by."""
-    to_each(loggers, lambda sink: sink.summary(values))
 
 
 def write_config(loggers: Iterable[Any], name: str, arguments: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_saturation.capture.evaluation import Forward
+from lightning_saturation.capture.evaluation import Batches, Forward
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.covariance.moments import Moments, ShiftedSums, add_rows, empty_sums, from_sums, merge_moments
 from lightning_saturation.matching.lasso import sparse_mapping
@@ -55,18 +56,9 @@ def match_networks(
     halves: dict[str, list[ShiftedSums]] = {}
     units: dict[str, int] = {}
     samples = 0
-    outputs = outputs_of(
-        [model_a, model_b],
-        batches,
-        layers=[layers, layers],
-        exclude=exclude,
-        pooling=None if as_maps else pooling,
-        max_batches=max_batches,
-        device=device,
-        progress=progress,
-        forward=forward,
-    )
-    for first, second in outputs:
+    options = CaptureOptions(layers, exclude, None if as_maps else pooling)
+    data = Batches(batches, max_batches, device, forward, bar="similarity" if progress else None)
+    for first, second in outputs_of([model_a, model_b], [options, options], data):
         for name in [name for name in first if name in second]:
             parts = [slice(None)] if not held_out else [slice(samples % 2, None, 2), slice((samples + 1) % 2, None, 2)]
             for half, part in enumerate(parts):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lightning_saturation.arguments import check_count
-from lightning_saturation.capture.evaluation import each_batch
+from lightning_saturation.capture.evaluation import Batches
 from lightning_saturation.capture.select import layout_of, select_layers
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Patch(NamedTuple):
@@ -74,10 +72,9 @@ def strongest_patches(
     [(name, module)] = _only(select_layers(model, [layer]), layer)
     best: list[list[tuple[float, int, int, Tensor]]] = [[] for _ in units]
     samples = 0
-    with each_batch(
-        [model], batches, max_batches=max_batches, device=device, bar="patches" if progress else None
-    ) as it:
-        for batch, (home,) in it:
+    data = Batches(batches, max_batches, device, bar="patches" if progress else None)
+    with data.over(model) as each:
+        for batch, (home,) in each:
             images = _images(batch).to(home)
             answers = _answers(model, module, name, images)
             if unknown := [unit for unit in units if not 0 <= unit < answers.shape[1]]:

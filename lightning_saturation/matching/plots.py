@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
 
 from lightning_saturation.drawing import canvas
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-    from torch import Tensor
-
     from lightning_saturation.matching.patches import UnitPatches
     from lightning_saturation.matching.report import ConvergentLearning, LayerMatch
 

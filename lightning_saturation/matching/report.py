@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.matching.lasso import SparseMapping
 from lightning_saturation.matching.units import Matching
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)

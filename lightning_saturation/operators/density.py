@@ -27,12 +27,12 @@ _MASS = 200_000  # probes × size at which the noise of 250 bins stays below 0.0
 def eigenvalue_histogram(
     operator: LinearMap,
     *,
+    method: str = "auto",
     bins: int = 250,
     spikes: int = 32,
     probes: int | None = None,
     degree: int = 400,
     seed: int = 0,
-    method: str = "auto",
     block: int = 16,
     seconds: float | None = None,
     progress: Callable[[int], None] | None = None,

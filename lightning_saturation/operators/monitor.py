@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
@@ -23,9 +24,6 @@ from lightning_saturation.operators.report import SpectrumReport
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.progress import learning_rates
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _QUANTITIES = ("largest_eigenvalue", "stable_rank", "decay_exponent")
 _MOST_STRIPS = 6

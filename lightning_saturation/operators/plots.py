@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.operators.histogram import Histogram
 from lightning_saturation.operators.report import SpectrumReport
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 BULK, SPIKES = "#31688e", "#d1495b"
 """Colours of estimated counts and of eigenvalues found one by one."""

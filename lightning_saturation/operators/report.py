@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import astuple, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from lightning_saturation.drawing.records import columns, plain, record
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.operators.histogram import Histogram
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _DERIVED = ("spectral_norm", "frobenius_norm", "stable_rank")
 _TOLD = ("structural_zeros", "trace", "cdf_error", "probes", "degree", "resolution", "products")

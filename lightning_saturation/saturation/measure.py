@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_saturation.capture.evaluation import Forward, each_batch, length, run
+from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.masks import Mask
-from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
+from lightning_saturation.capture.options import CaptureOptions
+from lightning_saturation.capture.outputs import check_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.covariance.spectrum import check_delta
-from lightning_saturation.saturation.report.layer import with_rows, with_shapes
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.window import saturation_tracker, seen_over_ranks
+from lightning_saturation.saturation.window import report_of, saturation_tracker
 
 
 def measure_saturation(
@@ -57,45 +57,25 @@ def measure_saturation(
     320
     """
     check_delta(delta)
-    check_pooling(pooling)
-    if max_batches is not None and max_batches < 1:
-        raise ValueError(f"Expected `max_batches` of at least 1 or None, got {max_batches}.")
+    options = CaptureOptions(layers, exclude, check_pooling(pooling), mask)
+    data = Batches(batches, max_batches, device, forward, bar="saturation" if progress else None)
     kept = accumulation(covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=pooling)
-    tracker = saturation_tracker(
-        model,
-        stages=("test",),
-        layers=layers,
-        exclude=exclude,
-        output_layers=output_layers,
-        pooling=pooling,
-        mask=mask,
-        kept=kept,
-    )
+    tracker = saturation_tracker(model, options, stages=("test",), output_layers=output_layers, kept=kept)
     check_output_layers(tracker.names, output_layers)
     window = tracker.windows["test"]
-    window.batches = length(batches, max_batches)
+    window.batches = data.number
     group = LOCAL if process_group is None else process_group
     with together(group):
-        bar = "saturation" if progress else None
-        with each_batch([model], batches, max_batches=max_batches, device=device, bar=bar) as each:
+        with data.over(model) as each:
             tracker.attach()
             try:
                 for batch, (home,) in each:
                     for _ in tracker.attempts("test", batch):
-                        run(model, batch, home, forward=forward)
+                        data.run(model, batch, home)
             finally:
                 tracker.detach()
         if process_group is None and window.is_empty:
             raise ValueError("Expected `batches` with at least one batch that reaches a tracked layer, got none.")
-        layer_statistics = window.statistics(delta=delta, group=group)
-        seen = seen_over_ranks(tracker, "test", group)
-    tracker.warn_about_missing(list(layer_statistics))
-    return SaturationReport(
-        layers=with_shapes(with_rows(layer_statistics, seen.rows), tracker.shapes()),
-        delta=delta,
-        output_layers=choose_output_layers(list(layer_statistics), output_layers, seen.outputs),
-        coverage=tracker.coverage(list(layer_statistics)),
-        left_out=tracker.without_measure(list(layer_statistics)),
-        masked=seen.masked,
-        followed=seen.followed,
-    )
+        report = report_of(tracker, "test", delta=delta, output_layers=output_layers, group=group)
+    tracker.warn_about_missing(list(report.layers))
+    return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +12,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.arguments import check_flag, check_folder, check_patterns
-from lightning_saturation.capture.masks import Mask, check_mask
-from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
+from lightning_saturation.capture.masks import Mask
+from lightning_saturation.capture.options import CaptureOptions
+from lightning_saturation.capture.outputs import check_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
@@ -21,12 +23,12 @@ from lightning_saturation.loggers.naming import layer_key
 from lightning_saturation.saturation.reading import Reading
 from lightning_saturation.saturation.report.convergence import settling
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
-from lightning_saturation.saturation.report.layer import with_rows, with_shapes
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.window import Window, saturation_tracker, seen_over_ranks
+from lightning_saturation.saturation.window import Window, report_of, saturation_tracker
 from lightning_saturation.saturation.writing import write_reports, write_window
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
+from lightning_saturation.training.callbacks import callbacks_of
 from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
@@ -99,16 +101,13 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         log_layers: bool = True,
     ) -> None:
         super().__init__(name=name, stages=stages, every_n_train_steps=every_n_train_steps)
-        self.layers = check_patterns("layers", layers)
-        self.exclude = check_patterns("exclude", exclude, optional=False)
+        self.watched = CaptureOptions(layers, exclude, check_pooling(pooling), mask)
         self.output_layers = check_patterns("output_layers", output_layers)
         self.delta = check_delta(delta)
-        self.pooling = check_pooling(pooling)
         self.accumulation = accumulation(
-            covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=self.pooling
+            covariance=covariance, max_samples=max_samples, state_device=state_device, pooling=pooling
         )
         self.log_layers = check_flag("log_layers", log_layers)
-        self.mask = check_mask(mask, self.pooling)
         self.save_dir = check_folder("save_dir", save_dir)
         self.log_windows = check_flag("log_windows", log_windows)
         self.settling: dict[str, tuple[Settling, ...]] = dict.fromkeys(self.stages, ())
@@ -125,14 +124,7 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
 
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Window]:
         return saturation_tracker(
-            pl_module,
-            stages=stages,
-            layers=self.layers,
-            exclude=self.exclude,
-            output_layers=self.output_layers,
-            pooling=self.pooling,
-            mask=self.mask,
-            kept=self.accumulation,
+            pl_module, self.watched, stages=stages, output_layers=self.output_layers, kept=self.accumulation
         )
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
@@ -163,25 +155,12 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
 
     def _report(self, trainer: Trainer, stage: str, *, epoch: int, partial: bool) -> SaturationReport | None:
         """Return the report of the window of ``stage`` as it stands; a collective call."""
-        window = self._window(stage)
-        layers = {} if window is None else window.statistics(delta=self.delta, group=self._group)
-        if not layers or self._tracker is None:
+        if self._tracker is None or stage not in self._tracker.windows:
             return None
-        seen = seen_over_ranks(self._tracker, stage, self._group)
-        return SaturationReport(
-            layers=with_shapes(with_rows(layers, seen.rows), self._tracker.shapes()),
-            stage=stage,
-            epoch=epoch,
-            step=trainer.global_step,
-            delta=self.delta,
-            output_layers=choose_output_layers(list(layers), self.output_layers, seen.outputs),
-            partial=partial,
-            learning_rates=self._clock.rates if trainer.state.fn == TrainerFn.FITTING else (),
-            coverage=self._tracker.coverage(list(layers)),
-            left_out=self._tracker.without_measure(list(layers)),
-            masked=seen.masked,
-            followed=seen.followed,
-        )
+        found = report_of(self._tracker, stage, delta=self.delta, output_layers=self.output_layers, group=self._group)
+        rates = self._clock.rates if trainer.state.fn == TrainerFn.FITTING else ()
+        at = replace(found, epoch=epoch, step=trainer.global_step, partial=partial, learning_rates=rates)
+        return at if found.layers else None
 
     def _judged(self, trainer: Trainer, report: SaturationReport) -> Settling | None:
         if trainer.state.fn != TrainerFn.FITTING or report.partial:
@@ -190,14 +169,14 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         return settling(complete, rule_for(trainer, self.name, report.stage))
 
     def _arguments(self) -> dict[str, Any]:
-        return configuration(self, self.accumulation)
+        return configuration(self, self.watched, self.accumulation)
 
     def _forget(self, earlier: int) -> None:
         super()._forget(earlier)
         self._metrics = TaskMetrics()
 
     def _after_epoch(self, trainer: Trainer, epoch: int) -> None:
-        monitors = [c for c in trainer.callbacks if isinstance(c, Monitor)]  # type: ignore[attr-defined]
+        monitors = [c for c in callbacks_of(trainer) if isinstance(c, Monitor)]
         self._metrics.take(trainer, epoch, without=tuple(f"{monitor.name}/" for monitor in monitors))
 
     def _values(self, report: SaturationReport, judged: Settling | None) -> dict[str, float]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from matplotlib.figure import Figure
 
 from lightning_saturation.drawing.windows import windows_of
 from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.diagnosis import Diagnosis
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.training.task_metrics import TaskMetrics
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Reading:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_saturation.capture.masks import Mask
-from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.options import CaptureOptions
+from lightning_saturation.capture.outputs import choose_output_layers
 from lightning_saturation.capture.row_kinds import Rows
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.capture.window import LayerWindow
@@ -21,7 +21,8 @@ from lightning_saturation.covariance.reduction import agree, all_reduce_moments
 from lightning_saturation.covariance.row_buffer import RowBuffer
 from lightning_saturation.covariance.sketch import sketch_size
 from lightning_saturation.covariance.sketch_reduction import merge_over_ranks
-from lightning_saturation.saturation.report.layer import LayerStatistics
+from lightning_saturation.saturation.report.layer import LayerStatistics, with_rows, with_shapes
+from lightning_saturation.saturation.report.report import SaturationReport
 
 
 class Window(LayerWindow):
@@ -127,15 +128,33 @@ def seen_over_ranks(tracker: LayerTracker[Window], stage: str, group: Any) -> Se
     return Seen(tuple(outputs), rows, tuple(masked), all(seen.followed for _, seen in everyone))
 
 
+def report_of(
+    tracker: LayerTracker[Window], stage: str, *, delta: float, output_layers: Sequence[str] | None, group: Any
+) -> SaturationReport:
+    """Return the report of the window of ``stage`` as it stands, without epoch and step; a collective call.
+
+    It has no layers where no rank saw any.
+    """
+    statistics = tracker.windows[stage].statistics(delta=delta, group=group)
+    seen = seen_over_ranks(tracker, stage, group)
+    return SaturationReport(
+        layers=with_shapes(with_rows(statistics, seen.rows), tracker.shapes()),
+        stage=stage,
+        delta=delta,
+        output_layers=choose_output_layers(list(statistics), output_layers, seen.outputs),
+        coverage=tracker.coverage(list(statistics)),
+        left_out=tracker.without_measure(list(statistics)),
+        masked=seen.masked,
+        followed=seen.followed,
+    )
+
+
 def saturation_tracker(
     model: nn.Module,
+    options: CaptureOptions = CaptureOptions(),  # noqa: B008
     *,
     stages: Sequence[str],
-    layers: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
     output_layers: Sequence[str] | None = None,
-    pooling: Pooling = "mean",
-    mask: Mask = None,
     kept: Accumulation | None = None,
 ) -> LayerTracker[Window]:
     """Return hooks on the layers of ``model`` with a :class:`Window` per stage, whose rows are ``kept`` as it says.
@@ -143,17 +162,14 @@ def saturation_tracker(
     Where neither ``layers`` nor ``output_layers`` were chosen, an output layer too wide for an exact covariance, as the
     vocabulary of a language model is, is left out: it costs more than all others, and is not in the average.
     """
-    rows = accumulation(pooling=pooling) if kept is None else kept
+    rows = accumulation(pooling=options.pooling) if kept is None else kept
     return LayerTracker(
         model,
         lambda names: Window(names, rows),
+        options,
         stages=stages,
-        layers=layers,
-        exclude=exclude,
-        pooling=pooling,
-        mask=mask,
         views=True,  # a budget chooses among positions before any of them is copied
-        widest=WIDEST_EXACT if layers is None and output_layers is None else None,
+        widest=WIDEST_EXACT if options.layers is None and output_layers is None else None,
     )
 
 

@@ -6,7 +6,9 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from lightning_saturation.drawing.metric_curve import MetricCurve
 from lightning_saturation.loggers.adapter import Sink
@@ -18,9 +20,6 @@ from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.report.summary import summary
 from lightning_saturation.saturation.report.windows import by_stage, records
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MOST_SPECTRA = 12
 """Layers in a picture of spectra."""

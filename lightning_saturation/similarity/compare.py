@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_saturation.capture.evaluation import Forward
+from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.masks import Mask, check_mask
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.covariance.spectrum import check_delta
@@ -83,24 +85,16 @@ def compare_representations(
     """
     method = check_method(method)
     pooling = check_pooling(pooling)
-    check_mask(mask, "flatten" if method == "dft_cca" or pooling == "positions" else pooling)
     delta = DEFAULT_DELTA.get(method) if delta is None else check_delta(delta)
     as_maps = method == "dft_cca" or pooling == "positions"
+    check_mask(mask, "flatten" if as_maps else pooling)
     models = [model_a] if model_a is model_b and other_layers is None else [model_a, model_b]
+    options = CaptureOptions(layers, exclude, None if as_maps else pooling, mask)
+    others = options if other_layers is None else replace(options, layers=other_layers)
+    data = Batches(batches, max_batches, device, forward, bar="similarity" if progress else None)
 
     def passes() -> Generator[list[Outputs]]:
-        return outputs_of(
-            models,
-            batches,
-            layers=[layers, other_layers if other_layers is not None else layers][: len(models)],
-            exclude=exclude,
-            pooling=None if as_maps else pooling,
-            max_batches=max_batches,
-            device=device,
-            progress=progress,
-            mask=mask,
-            forward=forward,
-        )
+        return outputs_of(models, [options, others][: len(models)], data)
 
     group = LOCAL if process_group is None else process_group
     comparison = Comparison(method=method, delta=delta, resize=resize, memory=memory, group=group)

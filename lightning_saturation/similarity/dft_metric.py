@@ -85,9 +85,9 @@ class DFTCCA(StateMetric):
         ours = self._moments
         if ours is not None and shape_of(ours) != shape_of(theirs):
             raise ValueError(f"Expected maps with {described(ours)} as before, got {described(theirs)}.")
-        self._set(theirs if ours is None else merge_frequency_moments(ours, theirs))
+        self._set_moments(theirs if ours is None else merge_frequency_moments(ours, theirs))
 
-    def _set(self, moments: FrequencyMoments) -> None:
+    def _set_moments(self, moments: FrequencyMoments) -> None:
         split = moments.x_channels
         with torch.inference_mode(False):  # what is allocated in inference mode cannot be updated outside it
             self.samples, self.weights, self.scatter = (
@@ -97,14 +97,14 @@ class DFTCCA(StateMetric):
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         theirs = _of_state({name: incoming_state[name].to(self.samples.device) for name in self._defaults})
-        self.skipped = self.skipped + incoming_state["skipped"].to(self.skipped.device)
+        super()._reduce_states(incoming_state)
         if theirs is not None:
             self._merge(theirs)
 
     def _merge_ranks(self, group: Any) -> None:
         merged = all_reduce_frequency_moments(self._moments, group=group)
         if merged is not None:
-            self._set(merged)
+            self._set_moments(merged)
 
 
 def _of_state(state: dict[str, Tensor]) -> FrequencyMoments | None:

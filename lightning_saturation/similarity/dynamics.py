@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.drawing.text_table import number
 from lightning_saturation.similarity.matrix import SimilarityMatrix
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)

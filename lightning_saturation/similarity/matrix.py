@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_saturation.drawing.records import plain
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.drawing.text_table import number
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,6 +11,7 @@ from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.similarity.cca import ProjectionWeighted, class_similarity, pwcca, svcca
 from lightning_saturation.similarity.kernel_alignment import linear_cka, procrustes
 from lightning_saturation.similarity.pair_metric import PairMetric
+from lightning_saturation.similarity.pairs import PairMoments
 
 
 class _Truncated(PairMetric):
@@ -44,9 +45,8 @@ class SVCCA(_Truncated):
     def __init__(self, delta: float = 0.99, **kwargs: Any) -> None:
         super().__init__(check_delta(delta), **kwargs)
 
-    def compute(self) -> Tensor:
-        """Return the similarity over all ranks."""
-        return self._nan() if self._is_empty else svcca(self.pair(), delta=self.delta)
+    def _of(self, pair: PairMoments) -> Tensor:
+        return svcca(pair, delta=self.delta)
 
 
 class PWCCA(_Truncated):
@@ -58,9 +58,8 @@ class PWCCA(_Truncated):
     Source: Morcos, Raghu and Bengio, *Insights on representational similarity*, 2018, section 3.
     """
 
-    def compute(self) -> Tensor:
-        """Return the mean of both sides over all ranks."""
-        return self._nan() if self._is_empty else self.sides().mean
+    def _of(self, pair: PairMoments) -> Tensor:
+        return pwcca(pair, delta=self.delta).mean
 
     def sides(self) -> ProjectionWeighted:
         """Return the similarity from the side of ``x``, from that of ``y``, and their mean; a collective call."""
@@ -82,9 +81,8 @@ class LinearCKA(PairMetric):
         super().__init__(**kwargs)
         self.debiased = debiased
 
-    def compute(self) -> Tensor:
-        """Return the alignment over all ranks."""
-        return self._nan() if self._is_empty else linear_cka(self.pair(), debiased=self.debiased)
+    def _of(self, pair: PairMoments) -> Tensor:
+        return linear_cka(pair, debiased=self.debiased)
 
 
 class Procrustes(PairMetric):
@@ -103,9 +101,8 @@ class Procrustes(PairMetric):
         super().__init__(**kwargs)
         self.normalize = normalize
 
-    def compute(self) -> Tensor:
-        """Return the squared distance over all ranks."""
-        return self._nan() if self._is_empty else procrustes(self.pair(), normalize=self.normalize)
+    def _of(self, pair: PairMoments) -> Tensor:
+        return procrustes(pair, normalize=self.normalize)
 
 
 class ClassSimilarity(_Truncated):
@@ -117,8 +114,8 @@ class ClassSimilarity(_Truncated):
     Source: Raghu et al., *SVCCA*, section 4.3.
     """
 
-    def compute(self) -> Tensor:
-        """Return the correlations over all ranks."""
-        if self._is_empty:
-            return torch.zeros(0, dtype=torch.float64, device=self.samples.device)
-        return class_similarity(self.pair(), delta=self.delta)
+    def _of(self, pair: PairMoments) -> Tensor:
+        return class_similarity(pair, delta=self.delta)
+
+    def _of_nothing(self) -> Tensor:
+        return torch.zeros(0, dtype=torch.float64, device=self.samples.device)

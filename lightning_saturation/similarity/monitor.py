@@ -10,12 +10,12 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_saturation.arguments import check_count, check_flag, check_patterns, check_shares
+from lightning_saturation.arguments import check_count, check_flag, check_shares
 from lightning_saturation.capture.evaluation import Forward
-from lightning_saturation.capture.masks import Mask, check_mask
+from lightning_saturation.capture.masks import Mask
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.represent import PROBE_POOLINGS, Rows
-from lightning_saturation.capture.select import select_layers
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.loggers.naming import layer_key
@@ -28,6 +28,7 @@ from lightning_saturation.similarity.reading import Reading
 from lightning_saturation.similarity.views import Method, check_method
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
+from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
@@ -99,10 +100,7 @@ class SimilarityMonitor(Monitor, Reading):
         self.samples = check_count("samples", samples, least=2)
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
         self.at = tuple(sorted({*check_shares("at", at), 1.0}))
-        self.layers = check_patterns("layers", layers)
-        self.exclude = check_patterns("exclude", exclude, optional=False)
-        self.pooling = pooling
-        self.mask = check_mask(mask, pooling)
+        self.watched = CaptureOptions(layers, exclude, pooling, mask)
         if not (forward is None or callable(forward)):
             raise TypeError(f"Expected `forward` to be a function of the module and a batch or None, got {forward!r}.")
         self.forward = forward
@@ -113,16 +111,7 @@ class SimilarityMonitor(Monitor, Reading):
         self.dynamics: LearningDynamics | None = None
         self.history = History()
         self.snapshots = {}
-        self._probing = Probing(
-            probes,
-            self.samples,
-            layers=layers,
-            exclude=exclude,
-            pooling=pooling,
-            mask=mask,
-            forward=forward,
-            guard=self._guard,
-        )
+        self._probing = Probing(probes, self.samples, self.watched, forward=forward, guard=self._guard)
         self._last: Rows = {}
         self._final: Rows = {}
 
@@ -145,9 +134,12 @@ class SimilarityMonitor(Monitor, Reading):
         """What each window said of settling, under ``"train"``."""
         return {"train": self.history.settling}
 
+    def _arguments(self) -> dict[str, Any]:
+        return configuration(self, self.watched)
+
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         if "train" in stages:
-            select_layers(pl_module, self.layers, self.exclude)  # raises for names that do not exist
+            self.watched.select(pl_module)  # raises for names that do not exist
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.dynamics, self._final, self.meets_in_batches = None, {}, True

@@ -57,6 +57,10 @@ class PairMetric(MomentsMetric):
                 raise ValueError(f"Expected `{name}` with {len(origin)} features as before, got {rows.shape[1]}.")
         self.add(joint_rows(x, y, origin=self._origin))
 
+    def compute(self) -> Tensor:
+        """Return the similarity over all ranks."""
+        return self._of_nothing() if self._is_empty else self._of(self.pair())
+
     def pair(self) -> PairMoments:
         """Return the joint moments over all ranks; a collective call. Raises ``ValueError`` before the first row."""
         with self._synced():
@@ -67,6 +71,14 @@ class PairMetric(MomentsMetric):
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
         """Return a matplotlib figure and axes of one value or of several over time."""
         return self._plot(val, ax)
+
+    def _of(self, pair: PairMoments) -> Tensor:
+        """Return the similarity that ``pair`` has."""
+        raise NotImplementedError
+
+    def _of_nothing(self) -> Tensor:
+        """Return what stands for the similarity before the first row."""
+        return self._nan()
 
     @property
     def _is_empty(self) -> bool:
@@ -83,7 +95,7 @@ class PairMetric(MomentsMetric):
     def _move_origin(self, x_origin: Tensor, y_origin: Tensor) -> None:
         there = torch.cat([x_origin, y_origin])
         joint = from_sums(self._sums)
-        self._set_sums(to_sums(move_origin(joint, x_features=len(x_origin), origin=self._origin, to=there)))
+        self._set(to_sums(move_origin(joint, x_features=len(x_origin), origin=self._origin, to=there)))
         self._set_origin(x_origin, y_origin)
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:

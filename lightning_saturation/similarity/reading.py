@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from matplotlib.figure import Figure
 
 from lightning_saturation.similarity.dynamics import LearningDynamics
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Reading:

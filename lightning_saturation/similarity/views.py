@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 
 from lightning_saturation.arguments import check_choice
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.evaluation import Forward, each_batch, run
-from lightning_saturation.capture.masks import Mask
-from lightning_saturation.capture.pooling import Layout, Pooling
+from lightning_saturation.capture.evaluation import Batches
+from lightning_saturation.capture.options import CaptureOptions
+from lightning_saturation.capture.pooling import Layout
+from lightning_saturation.capture.represent import unpaired
 from lightning_saturation.similarity.dft import fourier_resize
 
 Method = Literal["svcca", "pwcca", "cka", "debiased_cka", "procrustes", "dft_cca"]
@@ -39,66 +39,36 @@ def check_method(method: Any) -> Method:
 
 
 def outputs_of(
-    models: Sequence[nn.Module],
-    batches: Iterable[Any],
-    *,
-    layers: Sequence[Sequence[str] | None],
-    exclude: Sequence[str],
-    pooling: Pooling | None,
-    max_batches: int | None,
-    device: torch.device | str | None,
-    progress: bool,
-    mask: Mask = None,
-    forward: Forward | None = None,
+    models: Sequence[nn.Module], options: Sequence[CaptureOptions], batches: Batches
 ) -> Generator[list[Outputs]]:
     """Yield what the layers of each of ``models`` put out for each batch, in evaluation mode and without gradients.
 
-    With ``pooling=None`` outputs come as maps. Samples with NaN or infinity anywhere are left out of all layers. So
-    are, with one warning, layers that do not put out one row per sample, which cannot be paired with others.
+    Each has its own ``options``; with ``pooling=None`` outputs come as maps. Samples with NaN or infinity anywhere are
+    left out of all layers. So are, with one warning, layers that do not put out one row per sample, which cannot be
+    paired with others.
     """
-    captures = [
-        Capture(model, None, layers=names, exclude=exclude, pooling=pooling, mask=mask)
-        for model, names in zip(models, layers, strict=True)
-    ]
+    captures = [Capture(model, None, own) for model, own in zip(models, options, strict=True)]
     skipped = 0
     odd: list[set[str]] | None = None
-    bar = "similarity" if progress else None
-    with each_batch(models, batches, max_batches=max_batches, device=device, bar=bar) as each:
+    with batches.over(*models) as each:
         for batch, homes in each:
             seen: list[Outputs] = []
             for model, capture, home in zip(models, captures, homes, strict=True):
                 outputs: Outputs = {}
-                capture.record = _collector(outputs, capture if pooling is None else None)
+                capture.record = _collector(outputs, capture if capture.pooling is None else None)
                 with capture:
                     for _ in capture.attempts(batch):
                         outputs.clear()
-                        run(model, batch, home, forward=forward)
+                        batches.run(model, batch, home)
                 seen.append(outputs)
             if odd is None:
-                odd = _odd(seen, captures[0].size)
+                odd = unpaired(seen, captures[0].size)
             kept = [{n: o for n, o in s.items() if n not in out} for s, out in zip(seen, odd, strict=True)]
             clean, bad = _finite(kept)
             skipped += bad
             yield clean
     if skipped:
         warnings.warn(f"{skipped} samples hold NaN or infinity in some layer and are left out.", stacklevel=3)
-
-
-def _odd(seen: list[Outputs], samples: int) -> list[set[str]]:
-    """Return, of each network, the layers that did not put out one row for each of the ``samples``, and warn of them.
-
-    Where no layer did, those are taken for the samples that most of them put out.
-    """
-    counts = Counter(len(output) for outputs in seen for output in outputs.values())
-    wanted = samples if samples in counts else max(counts, key=counts.__getitem__, default=0)
-    odd = [{name for name, output in outputs.items() if len(output) != wanted} for outputs in seen]
-    if any(odd):
-        warnings.warn(
-            f"{sorted(set().union(*odd))} do not put out one row for each of the {wanted} samples, and cannot be paired"
-            " with layers that do; they are left out. `exclude` them to hear no more of it.",
-            stacklevel=4,
-        )
-    return odd
 
 
 def _collector(outputs: Outputs, capture: Capture | None) -> Any:

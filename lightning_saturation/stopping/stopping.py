@@ -16,6 +16,7 @@ from lightning_saturation.covariance.ranks import LOCAL, gather, together
 from lightning_saturation.loggers.write import write_scalars, write_text
 from lightning_saturation.stopping.foresight import never_fires, waits
 from lightning_saturation.stopping.settled import SettledRule, Settling
+from lightning_saturation.training.callbacks import callbacks_of
 from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.progress import logged_step
@@ -167,7 +168,7 @@ class SaturationStopping(EarlyStopping):
             write_text(trainer.loggers, f"{key}_reason", self.stopping_reason_message, step=step)
 
     def _source(self, trainer: Trainer) -> WatchesSettling:
-        watching = [c for c in trainer.callbacks if isinstance(c, WatchesSettling)]  # type: ignore[attr-defined]
+        watching = [c for c in callbacks_of(trainer) if isinstance(c, WatchesSettling)]
         for callback in watching:
             if callback.name == self.name and self.stage in callback.settling:
                 return callback
@@ -193,7 +194,7 @@ class SaturationStopping(EarlyStopping):
 
 def rule_for(trainer: Trainer, name: str, stage: str) -> SettledRule:
     """Return the rule of the stopper in ``trainer`` that watches ``stage`` of the monitor ``name``, or the default."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if isinstance(callback, SaturationStopping) and (callback.name, callback.stage) == (name, stage):
             return callback.rule
     return SettledRule()

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from lightning_saturation.drawing.replacing import replacing
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.drawing.text_table import number
 from lightning_saturation.loggers.tabular import to_csv
 from lightning_saturation.sweeping.grid import title_of, varied
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)

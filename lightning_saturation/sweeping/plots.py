@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.point_names import name_points
 from lightning_saturation.sweeping.grid import title_of, varied
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _MARKERS = "os^DXPv<>*hp"
 _NAMED = 12
@@ -50,8 +50,6 @@ def scatter_figure(results: Sequence[Mapping[str, Any]], *, metric: str) -> Figu
 
 def _legend(figure: Figure, title: str, looks: Mapping[str, tuple[str, Any]], place: Any) -> None:
     """Say what the (marker, colour) of each value is, where there are several."""
-    from matplotlib.lines import Line2D
-
     points = [
         Line2D([], [], marker=marker, color=colour, label=value, linestyle="", markersize=8)
         for value, (marker, colour) in looks.items()

@@ -19,6 +19,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer, see
 from lightning_saturation.drawing.replacing import replacing
 from lightning_saturation.saturation.monitor import SaturationMonitor
 from lightning_saturation.sweeping.grid import Config, name_of
+from lightning_saturation.training.callbacks import callbacks_of
 
 Result = dict[str, Any]
 Trial = Callable[[Config], tuple[LightningModule, Any]]
@@ -73,10 +74,10 @@ def _run(setup: Setup, config: Config, logger: Any) -> Result:
         module, data, trainer = from_command_line(setup.trial, config)
     if logger is not None:
         trainer.logger = logger
-    monitors = [c for c in trainer.callbacks if isinstance(c, SaturationMonitor)]  # type: ignore[attr-defined]
+    monitors = [c for c in callbacks_of(trainer) if isinstance(c, SaturationMonitor)]
     monitor = monitors[0] if monitors else SaturationMonitor(stages=("train",))
     if not monitors:
-        trainer.callbacks.insert(0, monitor)  # type: ignore[attr-defined]
+        callbacks_of(trainer).insert(0, monitor)
     _fit(trainer, module, data)
     result = {
         "config": {key: value if _is_json(value) else repr(value) for key, value in config.items()},
@@ -97,7 +98,10 @@ def _run(setup: Setup, config: Config, logger: Any) -> Result:
 @contextmanager
 def _without_banners() -> Iterator[None]:
     """Keep what Lightning tells of every Trainer off the terminal; its warnings stay."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
+    ]
     levels = [logger.level for logger in loggers]
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(max(level, logging.WARNING))

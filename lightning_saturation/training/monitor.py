@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_saturation.arguments import check_count, check_name, check_stages
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.loggers.write import write_config
+from lightning_saturation.training.callbacks import callbacks_of
 from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.handover import Handover
@@ -54,7 +55,7 @@ class Monitor(Resumable):
         if new:
             self._trainer = ref(trainer)
             self._earlier = len(self._reports)
-        monitors = [c for c in trainer.callbacks if isinstance(c, Monitor)]  # type: ignore[attr-defined]
+        monitors = [c for c in callbacks_of(trainer) if isinstance(c, Monitor)]
         taken = {other.name for other in takewhile(lambda other: other is not self, monitors)}
         base, number = self.name, 2
         while self.name in taken:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from lightning_saturation.capture.evaluation import Forward
 from lightning_saturation.capture.inputs import call_with
-from lightning_saturation.capture.masks import Mask
-from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.reinitialise import with_weights
 from lightning_saturation.capture.represent import Rows, represent
 from lightning_saturation.training.guard import Guard
@@ -28,13 +27,10 @@ def represent_probes(
     trainer: Trainer,
     module: LightningModule,
     batches: Sequence[Any],
+    options: CaptureOptions,
     *,
     guard: Guard,
     weights: Mapping[str, Tensor] | None = None,
-    layers: Sequence[str] | None,
-    exclude: Sequence[str],
-    pooling: Pooling,
-    mask: Mask = None,
     forward: Forward | None = None,
 ) -> Rows:
     """Return the rows of every layer over all ``batches``, in the run's precision, with ``weights`` if there are any.
@@ -47,7 +43,7 @@ def represent_probes(
     moved = (plugin.convert_input(move_data_to_device(batch, module.device)) for batch in batches)
 
     def rows(model: LightningModule, run: Callable[[Any], Any]) -> Rows:
-        return represent(model, moved, forward=run, layers=layers, exclude=exclude, pooling=pooling, mask=mask)
+        return represent(model, moved, options, forward=run)
 
     with plugin.forward_context():
         if forward is None and not is_overridden("forward", module):
@@ -81,7 +77,7 @@ def _stepping(
     twin = copy.deepcopy(module)
     if weights is not None:
         twin.load_state_dict(dict(weights), strict=False)
-    twin.log = twin.log_dict = _nothing  # type: ignore[method-assign]
+    vars(twin).update(log=_nothing, log_dict=_nothing)
     if is_overridden("validation_step", module):
         return twin, lambda batch: twin.validation_step(batch, 0)
     if not module.automatic_optimization:

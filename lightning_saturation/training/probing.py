@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_saturation.capture.evaluation import Forward
-from lightning_saturation.capture.masks import Mask
-from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.represent import Rows
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.probe_batches import ProbeBatches
@@ -27,18 +26,13 @@ class Probing:
         self,
         passed: Iterable[Any] | None,
         samples: int,
+        options: CaptureOptions,
         *,
-        layers: Sequence[str] | None,
-        exclude: Sequence[str],
-        pooling: Pooling,
-        mask: Mask,
         forward: Forward | None,
         guard: Guard,
     ) -> None:
-        self._mask, self._forward = mask, forward
-        self._guard = guard
         self._passed, self._samples = passed, samples
-        self._layers, self._exclude, self._pooling = layers, exclude, pooling
+        self._options, self._forward, self._guard = options, forward, guard
         self._batches = ProbeBatches(None, samples)
         self._baseline: dict[str, Tensor] | None = None
 
@@ -77,12 +71,9 @@ class Probing:
             trainer,
             module,
             self._batches.batches,
+            self._options,
             guard=self._guard,
             weights=weights,
-            layers=self._layers,
-            exclude=self._exclude,
-            pooling=self._pooling,
-            mask=self._mask,
             forward=self._forward,
         )
 

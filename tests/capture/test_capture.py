@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_saturation import capture
 from lightning_saturation.capture.capture import Capture
+from lightning_saturation.capture.options import CaptureOptions
 
 
 @pytest.fixture(autouse=True)
@@ -394,7 +395,7 @@ def test_an_output_that_is_no_tensor_is_an_error_or_told_to_whoever_asks():
     with capture(model, Rows(), layers=["0"]), pytest.raises(TypeError, match="a tensor from Words, got dict"):
         model(torch.ones(1, 2))
     told = []
-    with Capture(model, Rows(), layers=["0"], trouble=lambda name, error: told.append((name, str(error)))):
+    with Capture(model, Rows(), CaptureOptions(["0"]), trouble=lambda name, error: told.append((name, str(error)))):
         model(torch.ones(1, 2))
     assert told == [("0", "Expected a tensor from Words, got dict.")]
 

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_saturation import capture
 from lightning_saturation.capture.capture import Capture
+from lightning_saturation.capture.options import CaptureOptions
 
 pytestmark = [  # of torch's own, while it compiles
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
@@ -253,7 +254,7 @@ def test_an_output_that_is_no_tensor_ends_no_training():
 
     model, rows = Both(), Rows()
     model.compile(backend="eager", fullgraph=True)
-    with Capture(model, rows, layers=["words", "fc"], trouble=lambda *_: None):
+    with Capture(model, rows, CaptureOptions(["words", "fc"]), trouble=lambda *_: None):
         model(torch.ones(1, 2))
     assert rows.names == ["fc"]
 
@@ -276,7 +277,7 @@ def test_a_compiled_function_that_outlives_the_hooks_delivers_to_nobody():
     hooks = Capture(model, one)
     with hooks:
         call(x)
-    with Capture(model, other, layers=["last"]):
+    with Capture(model, other, CaptureOptions(["last"])):
         call(x)
     call(x)
     assert (one.names, other.names) == (ORDER, ["last"])

@@ -7,6 +7,7 @@ from torch import nn
 
 from lightning_saturation import SaturationMonitor, compare_representations, measure_dimension, measure_saturation
 from lightning_saturation.capture.masks import PaddingWarning, pool_masked
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.represent import represent
 
 SIZES = (1, 5, 3, 2, 4, 5, 1, 2)
@@ -121,8 +122,8 @@ def test_the_same_in_other_instruments(model, batches):
 
 
 def test_probes_of_a_similarity_monitor_are_pooled_without_padding(model, batches):
-    with pytest.warns(UserWarning, match=r"\['flat'\] put out other numbers of rows than the 48 samples"):
-        rows = represent(model, batches, mask="attention_mask", forward=lambda batch: model(**batch))
+    with pytest.warns(UserWarning, match=r"\['flat'\] do not put out one row for each of the 48 samples"):
+        rows = represent(model, batches, CaptureOptions(mask="attention_mask"), forward=lambda batch: model(**batch))
     means = np.stack([sequence.mean(0) for sequence in sequences(model, batches, "wide")])
     np.testing.assert_allclose(rows["wide"].numpy(), means, rtol=1e-5, atol=1e-6)
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_saturation import SaturationReport, SimilarityMonitor, compare_representations, measure_saturation
 from lightning_saturation.capture.capture import Capture
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.represent import represent
 from lightning_saturation.capture.samples import batch_size
 from lightning_saturation.saturation.report.history import from_state, to_state
@@ -176,7 +177,7 @@ def test_measuring_looks_also_where_something_is_compiled(what, net, unchecked_p
         assert [getattr(v, told) for v in again.layers.values()] == [getattr(v, told) for v in plain.layers.values()]
     assert again.output_layers == plain.output_layers
     pairs = [name for name, layer in plain.layers.items() if layer.rows == "samples"]
-    assert {name: len(rows) for name, rows in represent(watched, x, layers=pairs).items()} == {
+    assert {name: len(rows) for name, rows in represent(watched, x, CaptureOptions(pairs)).items()} == {
         name: plain.layers[name].samples for name in pairs
     }
 
@@ -204,7 +205,7 @@ class Learner(LightningModule):
 def test_a_similarity_monitor_leaves_layers_out_that_cannot_be_paired_and_goes_on(forward):
     monitor = SimilarityMonitor(method="cka", samples=20, forward=forward)
     rows = [{"x": torch.randn(4, 6)} for _ in range(40)]
-    with pytest.warns(UserWarning, match="other numbers of rows than the 20 samples"):
+    with pytest.warns(UserWarning, match="do not put out one row for each of the 20 samples"):
         trainer(monitor, max_epochs=2).fit(Learner(), DataLoader(rows, 10))
     assert list(monitor.series) == ["network.first", "network.last"]
     assert [len(values) for values in monitor.series.values()] == [2, 2]

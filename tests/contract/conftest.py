@@ -1,26 +1,18 @@
-"""Pictures of one pixel: hundreds of runs draw here, and what is to be seen is tested elsewhere."""
+"""Hundreds of runs draw here, and what is to be seen is tested elsewhere; of the long files a part is run."""
 
 from __future__ import annotations
 
-import base64
 import os
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
 
 
 @pytest.fixture(autouse=True)
-def _small_pictures(monkeypatch):
-    def savefig(self, where, **options):
-        Path(where).write_bytes(PIXEL) if isinstance(where, str | Path) else where.write(PIXEL)
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
+def _small(small_pictures):
+    """Pictures of one pixel."""
 
 
 EVERY = {

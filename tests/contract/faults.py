@@ -78,19 +78,19 @@ class Trouble:
             fired = -1
             while fired < len(self.fired):
                 fired = len(self.fired)
-                before = sys.getprofile()
-                sys.setprofile(lambda frame, event, arg: self._look(hook, frame, event))
+                before = sys.gettrace()
+                sys.settrace(lambda frame, event, arg: self._look(hook, frame))  # of calls only, as it returns None
                 try:
                     method(*args, **kwargs)
                 finally:
-                    sys.setprofile(before)
+                    sys.settrace(before)
                 if hook not in REPEATED or self.for_good:
                     break
 
         return troubled
 
-    def _look(self, hook: str, frame: FrameType, event: str) -> None:
-        if event != "call" or not frame.f_code.co_filename.startswith(OURS) or not _is_inner(frame):
+    def _look(self, hook: str, frame: FrameType) -> None:
+        if not frame.f_code.co_filename.startswith(OURS) or not _is_inner(frame):
             return
         key = _key(frame)
         self.found.setdefault(key, hook)

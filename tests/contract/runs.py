@@ -117,6 +117,19 @@ def train(*callbacks: Callback, feed: Feed | None = None, model: Learner | None 
     return outcome(model, done, feed)
 
 
+class Ending(Callback):
+    """Ends training after ``epochs``, or once nothing has failed anywhere for three."""
+
+    def __init__(self, epochs=None, trouble=None):
+        self.epochs, self.trouble, self.fired = epochs, trouble, []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.fired.append(0 if self.trouble is None else len(self.trouble.fired))
+        calm = len(self.fired) > 3 and self.fired[-1] == self.fired[-4]
+        done = calm if self.epochs is None else len(self.fired) >= self.epochs
+        trainer.should_stop = trainer.strategy.reduce_boolean_decision(done)
+
+
 class Heard:
     """The warnings within a context, said once for every time that somebody warned."""
 

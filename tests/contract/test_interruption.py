@@ -30,20 +30,23 @@ class Moments(Callback):
         self.callbacks, self.at, self.calls, self.left = callbacks, at, 0, []
 
     def on_train_start(self, trainer, pl_module):
-        sys.setprofile(self.count)
+        sys.settrace(self.count)
 
     def on_train_epoch_end(self, trainer, pl_module):
         self.left = history(self.callbacks)
 
     def on_train_end(self, trainer, pl_module):
-        sys.setprofile(None)
+        sys.settrace(None)
 
     def count(self, frame, event, arg):
-        if event != "call" or frame.f_globals.get("__name__", "").partition(".")[0] not in WHERE:
+        """Count a call; no local tracing, so that nothing but calls comes here."""
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in WHERE:
+            return
+        if frame.f_code.co_name == "<genexpr>":  # `any` leaves it early, and Python ignores what is raised as it ends
             return
         self.calls += 1
         if self.calls == self.at:
-            sys.setprofile(None)
+            sys.settrace(None)
             signal.raise_signal(signal.SIGINT)
 
 
@@ -59,7 +62,7 @@ def interrupted(name, at=-1):
         except BaseException as error:
             ending = repr(error)
         finally:
-            sys.setprofile(None)
+            sys.settrace(None)
     return model, callbacks, moments, ending
 
 
@@ -67,10 +70,13 @@ def interrupted(name, at=-1):
 def test_ctrl_c_at_twenty_moments(name):
     _, callbacks, moments, ending = interrupted(name)
     assert ending is None
-    whole, wrong = history(callbacks), []
+    whole, wrong, missed = history(callbacks), [], []
     for at in sorted(random.Random(name).sample(range(1, moments.calls), MOMENTS)):
         model, callbacks, stopped, ending = interrupted(name, at)
         left = history(callbacks)
+        if stopped.calls < at:  # calls that only a first run makes, whose caches are empty
+            missed.append(at)
+            continue
         if ending != "SystemExit(1)":
             wrong.append(f"call {at}: ended with {ending}")
         if not is_untouched(model):
@@ -80,3 +86,4 @@ def test_ctrl_c_at_twenty_moments(name):
         if not {e.label for e in left if not e.partial} <= {e.label for e in whole}:
             wrong.append(f"call {at}: {[e.label for e in left]}")
     assert not wrong, "\n".join(wrong)
+    assert len(missed) <= MOMENTS // 10

@@ -8,11 +8,10 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback
 
 from tests.contract.callbacks import CALLBACKS, WATCHING, history, same_history
 from tests.contract.faults import HOOKS, REPEATED, Trouble
-from tests.contract.runs import Learner, seed
+from tests.contract.runs import Ending, Learner, seed
 from tests.distributed.ranks import RanksFailedError, on_ranks
 from tests.distributed.test_monitor_ranks import shard, train
 from tests.tiny import quiet
@@ -27,19 +26,6 @@ FAILING = 1
 
 TIMEOUT = 20.0
 """Seconds after which a collective that somebody does not join fails."""
-
-
-class Ending(Callback):
-    """Ends training after ``epochs``, or once nothing has failed anywhere for three."""
-
-    def __init__(self, epochs=None, trouble=None):
-        self.epochs, self.trouble, self.fired = epochs, trouble, []
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        self.fired.append(0 if self.trouble is None else len(self.trouble.fired))
-        calm = len(self.fired) > 3 and self.fired[-1] == self.fired[-4]
-        done = calm if self.epochs is None else len(self.fired) >= self.epochs
-        trainer.should_stop = trainer.strategy.reduce_boolean_decision(done)
 
 
 def fitted(rank, world, *callbacks):

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from tests.contract.callbacks import CALLBACKS, history
 from tests.contract.runs import Heard, Learner
-from tests.tiny import batches, quiet, trainer
+from tests.tiny import batches, is_untouched, quiet, trainer
 
 pytestmark = [*quiet, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")]
 
@@ -42,9 +42,12 @@ def test_forked_processes(name):
 
 
 def test_spawned_processes():
-    """All at once: starting them takes seconds."""
-    made = {name: CALLBACKS[name]() for name in ("saturation", "dimension", "similarity", "spectrum")}
+    """All at once: starting them takes seconds. Metrics come back too, and the model carries nothing."""
+    made = {name: CALLBACKS[name]() for name in ("stopping", "dimension", "similarity", "spectrum")}
     callbacks = [callback for each in made.values() for callback in each]
     with Heard():
-        trainer(*callbacks, strategy="ddp_spawn", devices=2, max_epochs=2).fit(Leaving(), batches(48, size=4))
+        done, model = trainer(*callbacks, strategy="ddp_spawn", devices=2, max_epochs=2), Leaving()
+        done.fit(model, batches(48, size=4))
+    assert 0 < done.callback_metrics["saturation/train/average"] <= 1
+    assert is_untouched(model)
     assert [name for name, each in made.items() if not is_told(each)] == []

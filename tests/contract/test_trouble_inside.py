@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from lightning.pytorch import Callback
 
 from tests.contract.callbacks import CALLBACKS, WATCHING
 from tests.contract.faults import Trouble
-from tests.contract.runs import Heard, Learner, outcome, seed
+from tests.contract.runs import Ending, Heard, Learner, outcome, seed
 from tests.contract.test_failing_loggers import Broken
 from tests.tiny import batches, quiet, trainer
 
@@ -17,18 +16,6 @@ pytestmark = quiet
 
 LONGEST = 400
 """Epochs that are more than anything here needs."""
-
-
-class Ending(Callback):
-    """Ends training after ``epochs``, or once nothing has failed for three."""
-
-    def __init__(self, epochs=None, trouble=None):
-        self.epochs, self.trouble, self.fired = epochs, trouble, []
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        self.fired.append(0 if self.trouble is None else len(self.trouble.fired))
-        calm = len(self.fired) > 3 and self.fired[-1] == self.fired[-4]
-        trainer.should_stop = calm if self.epochs is None else len(self.fired) >= self.epochs
 
 
 def made(name, folder):

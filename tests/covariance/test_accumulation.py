@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lightning_saturation import measure_saturation
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.covariance.accumulation import LEAST_ROWS, Accumulation, accumulation
 from lightning_saturation.saturation.window import Window, saturation_tracker
 
@@ -188,7 +189,7 @@ def test_a_compiled_model_hands_over_the_same_positions(budget):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3))
         kept = Accumulation(max_samples=budget)
-        tracker = saturation_tracker(net, stages=["train"], pooling="positions", kept=kept)
+        tracker = saturation_tracker(net, CaptureOptions(pooling="positions"), stages=["train"], kept=kept)
         tracker.attach()
         tracker.record("train")
         forward = wrap(net)

@@ -167,7 +167,7 @@ def test_a_report_survives_its_state_and_loads_with_weights_only(tmp_path) -> No
         ({"layers": ["nothing"]}, "'nothing'"),
         ({"output_layers": ["nothing"]}, "`output_layers`"),
         ({"pooling": "sum"}, "`pooling`"),
-        ({"max_batches": 0}, "at least one batch"),
+        ({"max_batches": 0}, "`max_batches` of at least 1"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, object], message: str) -> None:

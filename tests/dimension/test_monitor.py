@@ -214,6 +214,7 @@ class Recorder(CSVLogger):
         self.texts.append(key)
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_pictures_and_a_table_are_written_when_training_ends(tmp_path: Path) -> None:
     logger = Recorder(tmp_path)
     trainer(tmp_path, DimensionMonitor(stages=("train", "val")), logger=logger).fit(Model(), loader(), loader())

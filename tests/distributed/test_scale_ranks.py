@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.covariance.accumulation import Accumulation
 from lightning_saturation.covariance.sketch import add_to_sketch, empty_sketch
 from lightning_saturation.covariance.sketch_bounds import dimension_bracket
@@ -131,7 +132,7 @@ def test_tensor_parallel_layers_are_gathered(pooling):
         return nn.Sequential(nn.Linear(6, 10), nn.GELU(), nn.Linear(10, 7, bias=False))
 
     def measure(net):
-        tracker = saturation_tracker(net, stages=["test"], pooling=pooling)
+        tracker = saturation_tracker(net, CaptureOptions(pooling=pooling), stages=["test"])
         tracker.attach()
         tracker.record("test")
         generator = torch.Generator().manual_seed(1)

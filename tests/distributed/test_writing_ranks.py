@@ -37,6 +37,7 @@ class PerProcess(Logger):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
+@pytest.mark.usefixtures("small_pictures")
 def test_only_the_first_of_two_ranks_writes(tmp_path):
     (tmp_path / "notes").mkdir()
     monitor = SaturationMonitor(save_dir=tmp_path / "files", log_windows=True, stages="train")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +57,23 @@ def program(command: list[str], *, folder: Path, **variables: str) -> Iterator[t
         process.kill()
         kill(token)
         process.communicate(timeout=30)  # whoever survives holds the pipe open: a failure rather than a hang
+
+
+def run_here(path: Path, *arguments: str, folder: Path, monkeypatch) -> int:
+    """Run the program ``path`` as ``python path arguments`` in ``folder`` would, and return its status.
+
+    It runs in this process, which has imported what a process of its own would import for seconds.
+    """
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    monkeypatch.syspath_prepend(path.parent)
+    monkeypatch.chdir(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
 
 
 def agent(sweep: Path, *, server: str, entity: str, project: str, folder: Path):

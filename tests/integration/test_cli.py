@@ -92,7 +92,7 @@ EVERYTHING = """
 def test_every_argument(tmp_path):
     done = run(tmp_path, EVERYTHING)
     monitor, stopping = of_type(done, SaturationMonitor), of_type(done, SaturationStopping)
-    assert (monitor.name, monitor.every_n_train_steps, monitor.pooling, list(monitor.stages)) == (
+    assert (monitor.name, monitor.every_n_train_steps, monitor.watched.pooling, list(monitor.stages)) == (
         "mine",
         2,
         "positions",

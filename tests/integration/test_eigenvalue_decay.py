@@ -1,43 +1,41 @@
 """The example on operator spectra, as a user starts it, and its network on images of any size."""
 
-import subprocess
 import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 
+from tests.integration.programs import ROOT, run_here
+
 pytest.importorskip("sklearn")
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
-from common.squeeze import squeezenet  # noqa: E402
+from common.squeeze import squeezenet
 
 
-def start(folder, *arguments):
-    command = [sys.executable, str(ROOT / "examples" / "eigenvalue_decay.py"), *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PATH": ""}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    return partial(run_here, ROOT / "examples" / "eigenvalue_decay.py", folder=tmp_path, monkeypatch=monkeypatch)
 
 
-def test_it_trains_measures_and_leaves_pictures(tmp_path):
-    done = start(tmp_path, "--epochs", "3", "--width", "0.1", "--limit", "300", "--size", "8")
-    assert done.returncode == 0, done.stderr
-    assert "learning rate / 10 after epoch 2" in done.stdout
-    assert "Spectra of layers as operators (epoch 0, step 0)" in done.stdout
-    assert "Spectra of layers as operators (epoch 3, step 12)" in done.stdout
-    assert "network.fire2.expand3x3" in done.stdout
+def test_it_trains_measures_and_leaves_pictures(start, tmp_path, capsys):
+    assert start("--epochs", "3", "--width", "0.1", "--limit", "300", "--size", "8") == 0
+    said = capsys.readouterr().out
+    assert "learning rate / 10 after epoch 2" in said
+    assert "Spectra of layers as operators (epoch 0, step 0)" in said
+    assert "Spectra of layers as operators (epoch 3, step 12)" in said
+    assert "network.fire2.expand3x3" in said
     for name in ("histograms-before.png", "histograms.png", "norms.png", "evolution-first.png", "evolution.png"):
         assert (tmp_path / name).stat().st_size > 5000
 
 
-def test_bad_arguments_end_with_a_sentence(tmp_path):
-    assert "above 0" in start(tmp_path, "--epochs", "0").stderr
-    done = start(tmp_path, "--data", str(tmp_path / "nothing"))
-    assert (done.returncode, done.stderr.splitlines()[-1][:6]) == (2, "error:")
+def test_bad_arguments_end_with_a_sentence(start, capsys):
+    assert start("--epochs", "0") == 2
+    assert "above 0" in capsys.readouterr().err
+    assert start("--data", "nothing") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error:")
 
 
 @pytest.mark.parametrize(("side", "fires"), [(8, 2), (32, 8), (224, 8)])

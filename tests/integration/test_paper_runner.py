@@ -3,14 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from examples.paper.run import MEASUREMENTS, Places, find, plan, run, small
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.integration.programs import ROOT, run_here
 
 KINDS = [
     "cat-dog_mlp_8_s0",
@@ -95,16 +93,17 @@ def test_a_measurement_that_fails_is_named_and_can_be_taken_again(places, monkey
     assert record["measured"]["dimension"]["trained"]
 
 
-def test_the_queue_takes_what_is_left(places):
+def test_the_queue_takes_what_is_left(places, monkeypatch, capsys):
     command = [sys.executable, "examples/paper/run_all.py", "--data", "digits", "--scale", "small"]
     command += ["--cache", str(places.cache), "--results", str(places.results), "--only", "cat-dog_mlp_8_s0"]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert first.returncode == 0, first.stderr
     assert "0 of 1 runs done" in first.stdout
     assert len(list(places.results.glob("*.json"))) == 1
-    second = subprocess.run([*command, "--status"], cwd=ROOT, capture_output=True, text=True, timeout=250)
-    assert "1 of 1 runs done" in second.stdout
-    assert second.stdout.count("done  ") == 1
+    run_here(ROOT / command[1], *command[2:], "--status", folder=ROOT, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert "1 of 1 runs done" in said
+    assert said.count("done  ") == 1
 
 
 def _killed_after_writing():

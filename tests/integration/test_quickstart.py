@@ -14,13 +14,31 @@ import programs
 QUICKSTART = programs.ROOT / "examples" / "quickstart.py"
 
 
+WORDS = ["--epochs", "2", "--limit", "600"]
+
+
+def test_one_command_from_nothing_to_the_picture(tmp_path, monkeypatch, capsys):
+    wandb = pytest.importorskip("wandb")
+    status = programs.run_here(QUICKSTART, *WORDS, folder=tmp_path, monkeypatch=monkeypatch)
+    wandb.teardown()
+    said = capsys.readouterr()
+    assert status == 0
+    check(said.out + said.err, tmp_path)
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("devices", [1, 2])
-def test_one_command_from_nothing_to_the_picture(tmp_path, devices):
-    command = [str(QUICKSTART), "--epochs", "2", "--limit", "600", "--devices", str(devices)]
-    with programs.program(command, folder=tmp_path) as (process, _):
+def test_the_same_from_two_processes(tmp_path):
+    with programs.program([str(QUICKSTART), *WORDS, "--devices", "2"], folder=tmp_path) as (process, _):
         output, _ = process.communicate(timeout=programs.PATIENCE)
     assert process.returncode == 0, output
+    check(output, tmp_path)
+
+    # nothing that does not speak of this run
+    for noise in ("warn", "wandb:", "GPU", "HPU", "litlogger", "num_workers"):
+        assert noise not in output, output
+
+
+def check(output, tmp_path):
     assert "480 training and 120 test images of 1×8×8, 10 classes" in output
     assert re.search(r"Epoch 1: +100%.*saturation/train=0\.\d+", output)
 
@@ -40,10 +58,6 @@ def test_one_command_from_nothing_to_the_picture(tmp_path, devices):
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     assert [f"W&B run:  {run}" in output for run in runs] == [True]
     assert list(runs[0].glob("*.wandb"))
-
-    # nothing that does not speak of this run
-    for noise in ("warn", "wandb:", "GPU", "HPU", "litlogger", "num_workers"):
-        assert noise not in output, output
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.programs import PATIENCE, ROOT, program
+from tests.integration.programs import ROOT, run_here
 
 pytest.importorskip("sklearn")
 
@@ -15,11 +15,9 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example_ends_with_its_pictures(name, tmp_path):
+def test_example_ends_with_its_pictures(name, tmp_path, monkeypatch, capsys):
     options, pictures = EXAMPLES[name]
-    command = [str(ROOT / "examples" / f"{name}.py"), "--limit", "400", "--width", "0.25", *options]
-    with program([*command, "--out", str(tmp_path / "out")], folder=tmp_path) as (process, _):
-        output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
+    words = ["--limit", "400", "--width", "0.25", *options, "--out", str(tmp_path / "out")]
+    assert run_here(ROOT / "examples" / f"{name}.py", *words, folder=tmp_path, monkeypatch=monkeypatch) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(pictures)
-    assert "Picture" in output
+    assert "Picture" in capsys.readouterr().out

@@ -13,14 +13,15 @@ import programs
 
 from tests.integration.wandb_server import ENTITY, PROJECT, SWEEP, SweepServer
 
+CHART = "saturation/train/profile"
 TRAIN = programs.ROOT / "examples" / "sweep" / "train.py"
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds stray processes through /proc")
 
 
-def _sweep_file(folder: Path, **parameters: list) -> Path:
+def _sweep_file(folder: Path, program: Path = TRAIN, **parameters: list) -> Path:
     """Write the example's own YAML with other parameters, and the program as a path that holds anywhere."""
     sweep = yaml.safe_load(TRAIN.with_name("sweep.yaml").read_text())
-    sweep["program"] = str(TRAIN)
+    sweep["program"] = str(program)
     sweep["parameters"] = {name: {"values": values} for name, values in parameters.items()}
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump(sweep))
@@ -70,12 +71,25 @@ def test_a_sweep_with_its_agent_and_one_trial_that_the_server_stops(tmp_path):
         table = record["summary"]["saturation/table"]
         assert table["_type"] == "table-file"
         assert table["nrows"] == len(_rows(record, "saturation/train/average")) * 3
-        assert "saturation/train/profile" in record["config"]["_wandb"]["value"]["visualize"]
         for kind in ("picture", "heatmap"):
             assert record["summary"][f"saturation/train/{kind}"]["_type"] == "image-file"
         assert record["summary"]["saturation/train/tail_layers"] == 0
         assert record["config"]["saturation"]["value"]["delta"] == 0.99
         assert "saturation" in record["summary"]["saturation/train/diagnosis"]
+
+    # One chart, the same for all runs, which asks the server for the table and the name of every run in view.
+    chart, other = (
+        record["config"]["_wandb"]["value"]["visualize"][CHART]["panel_config"] for record in (whole, stopped)
+    )
+    assert chart == other
+    assert chart["fieldSettings"] == {"x": "depth", "y": "saturation", "stroke": None}
+    (query,) = chart["userQuery"]["queryFields"]
+    fields = {field["name"]: field for field in query["fields"]}
+    assert {"id", "name", "summaryTable"} <= set(fields)
+    assert fields["summaryTable"]["args"] == [{"name": "tableKey", "value": f"{CHART}_table"}]
+    lines = [_line(server, name) for name in ("trial0", "trial1")]
+    assert [[point["depth"] for point in line] for line in lines] == 2 * [[0, 0.5, 1]]
+    assert lines[0] != lines[1]
 
     # only the trial that ran to its end has a result
     folder = tmp_path / "results" / "sweep"
@@ -90,13 +104,15 @@ class _TestFailedError(Exception):
 @needs_proc
 @pytest.mark.timeout(900)
 def test_a_test_that_fails_leaves_no_process_behind(tmp_path):
-    sweep = _sweep_file(tmp_path, model=["mlp"], epochs=[5000])
+    trial = tmp_path / "trial.py"
+    trial.write_text("import time, wandb; wandb.init(); time.sleep(600)")
+    sweep = _sweep_file(tmp_path, program=trial, model=["mlp"], epochs=[5000])
     tokens = []
 
     def fails_while_a_trial_runs(server: SweepServer) -> None:
         with programs.agent(sweep, **_where(server, tmp_path)) as (_, token):
             tokens.append(token)
-            assert programs.wait_until(lambda: programs.running(token, TRAIN.name, "wandb-core"))
+            assert programs.wait_until(lambda: programs.running(token, trial.name, "wandb-core"))
             raise _TestFailedError
 
     with SweepServer([{"model": "mlp", "epochs": 5000}], stop=lambda run: False) as server:
@@ -107,3 +123,10 @@ def test_a_test_that_fails_leaves_no_process_behind(tmp_path):
 
 def _rows(record: dict, key: str) -> list[dict]:
     return [row for row in record["history"] if key in row]
+
+
+def _line(server: SweepServer, run: str) -> list[dict]:
+    """Return the points of the chart's line of ``run``, from the table that it sent."""
+    table = server.runs[run]["summary"][f"{CHART}_table"]["path"]
+    (content,) = [json.loads(body) for path, body in server.uploads.items() if f"/{run}/{table}" in path]
+    return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]

@@ -5,6 +5,13 @@ import pytest
 from tests.wandb_runs import read_runs
 
 
+@pytest.fixture(autouse=True)
+def _small(request):
+    """Pictures of one pixel, but for the tests marked ``pictures``, which look at them."""
+    if "pictures" not in request.keywords:
+        request.getfixturevalue("small_pictures")
+
+
 @pytest.fixture
 def offline_runs(tmp_path, monkeypatch):
     """W&B offline in a folder of the test's own; calling the fixture ends W&B and returns the runs written."""

@@ -35,6 +35,7 @@ class Broken(OnlyScalars):
         raise OSError("the disk is full\nand more")
 
 
+@pytest.mark.pictures
 def test_tensorboard_gets_pictures_and_histograms(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -64,6 +65,7 @@ def _text(events, tag):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of its own database layer
+@pytest.mark.pictures
 def test_mlflow_gets_pictures_tables_and_text(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     from lightning.pytorch.loggers import MLFlowLogger
@@ -133,6 +135,7 @@ def test_nothing_to_report_writes_nothing(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.pictures
 def test_saved_files_hold_the_history(tmp_path):
     table, document, picture = save_reports(HISTORY, tmp_path / "deep" / "folder")
     rows = list(csv.DictReader(table.read_text().splitlines()))

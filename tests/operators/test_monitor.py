@@ -80,6 +80,7 @@ def test_training_is_the_same_with_and_without(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), watched.parameters(), strict=True))
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_scalars_reach_loggers_and_pictures_those_that_take_them(tmp_path):
     tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     from lightning.pytorch.loggers import TensorBoardLogger

@@ -336,6 +336,7 @@ def test_alike_monitors_get_names_that_nobody_has_chosen():
 def test_every_trainer_that_fits_starts_a_history():
     monitor = SaturationMonitor()
     model = Net()
+    gc.freeze()  # what other tests left is not looked through again and again
     for _ in range(5):
         done = trainer(monitor)
         done.validate(model, batches(), verbose=False)
@@ -343,6 +344,7 @@ def test_every_trainer_that_fits_starts_a_history():
         assert [report.stage for report in monitor.reports] == ["val", "train"]
         del done
         gc.collect()  # the next Trainer may well lie where this one did
+    gc.unfreeze()
     trainer(monitor).test(model, batches(), verbose=False)
     assert [report.stage for report in monitor.reports] == ["val", "train", "test"]
 

@@ -148,6 +148,7 @@ def test_a_network_that_moves_is_not(tmp_path):
     assert run.current_epoch == 6
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_loggers_get_scalars_and_a_failing_picture_ends_nothing(tmp_path):
     logger = CSVLogger(tmp_path)
     fit(tmp_path, SimilarityMonitor(samples=64), logger=logger, epochs=2)

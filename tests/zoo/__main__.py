@@ -1,4 +1,7 @@
-"""Measure every network of the zoo and write the table ``docs/networks.md``: ``python -m tests.zoo``."""
+"""Measure every network of the zoo and write the table ``docs/networks.md``: ``python -m tests.zoo``.
+
+With names, ``python -m tests.zoo "GPT-2" Llama``, it measures those, and prints lines of the table and what is said.
+"""
 
 import sys
 from collections import Counter
@@ -63,7 +66,19 @@ def _short(warning: str) -> str:
     return f"says: {warning.partition('.')[0]}"
 
 
+def show(names: list[str]) -> int:
+    """Print what is seen of the networks called ``names``, and return whether anything is wrong."""
+    results = {name: check(every()[name]) for name in names}
+    for name, (report, _, _, _, warned, _) in results.items():
+        said = [*warned, *(f"{layer}: {why}" for layer, why in report.left_out.items())]
+        average = f"average {report.average:.3f} of {len(report.inner_layers)} layers"
+        sys.stdout.write("\n    ".join([row(name, results[name]), average, *said]) + "\n")
+    return any(result.wrong for result in results.values())
+
+
 def main() -> int:
+    if len(sys.argv) > 1:
+        return show(sys.argv[1:])
     results = {}
     for name, build in every().items():
         results[name] = check(build)

@@ -79,7 +79,8 @@ def known_layers(model: nn.Module) -> dict[str, nn.Module]:
         experts = type(module).__name__.endswith("Experts") and any(p.ndim == 3 for p in own.values())
         router = type(module).__name__.endswith("Router") and "weight" in own and own["weight"].ndim == 2
         graph = "MessagePassing" in kinds and _owns_weights(module)
-        hf = type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers")
+        named = type(module).__name__ in ("Conv1D", "XLNetRelativeAttention")
+        hf = named and type(module).__module__.startswith("transformers")
         if graph or "MultiheadAttention" in kinds:
             inside.update(id(part) for part in module.modules() if part is not module)
         if graph or experts or router or hf or kinds & (_LAST | set(_CHANNELS)):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.transforms import ScaledTranslation
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.labels import short_names
@@ -12,11 +16,6 @@ from lightning_saturation.saturation.plots.colours import FINE, OUTPUT, Look, co
 from lightning_saturation.saturation.report.diagnosis import Diagnosis
 from lightning_saturation.saturation.report.layer import LayerStatistics
 from lightning_saturation.saturation.report.report import SaturationReport
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
 FEW, MANY = 14, 48
 """Up to ``FEW`` layers the labels lie, up to ``MANY`` they stand; more layers are named in steps."""
@@ -59,9 +58,6 @@ def draw_bars(axes: Axes, report: SaturationReport, first: SaturationReport | No
 
 def bars_legend(axes: Axes, report: SaturationReport, first: SaturationReport | None, diagnosis: Diagnosis) -> None:
     """Say beside the title of ``axes`` what colours and marks mean, where there is something to say."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
     used = counted(list(looks(report, diagnosis).values()))
     handles: list[Patch | Line2D] = [
         Patch(color=look.colour, label=look.label if look is OUTPUT else f"{look.label} ({count})")
@@ -80,8 +76,6 @@ def bars_legend(axes: Axes, report: SaturationReport, first: SaturationReport | 
 
 def _legend(axes: Axes, handles: list[Patch | Line2D], *, beside: float) -> None:
     """Put the legend to the right of the title if it fits into so many inches, else into a line above the title."""
-    from matplotlib.transforms import ScaledTranslation
-
     fits = sum(0.45 + 0.065 * len(str(handle.get_label())) for handle in handles) <= beside
     up = axes.transAxes + ScaledTranslation(0, 0 if fits else 0.2, axes.figure.dpi_scale_trans)
     place = (

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.metric_curve import MetricCurve
 from lightning_saturation.saturation.plots.colours import FINE
 from lightning_saturation.saturation.report import windows
 from lightning_saturation.saturation.report.report import SaturationReport
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
 
 METRIC_COLOUR = "#6a6a6a"
 
@@ -23,8 +22,6 @@ def draw_course(
     axes: Axes, reports: Sequence[SaturationReport], *, metric: MetricCurve | None, settled: int | None
 ) -> None:
     """Draw the average of ``reports`` and ``metric``, and the moment of report number ``settled``, into ``axes``."""
-    from matplotlib.ticker import MaxNLocator
-
     unit, moments = windows.when(reports)
     (average,) = axes.plot(moments, [r.average for r in reports], color=FINE.colour, lw=2, label="average saturation")
     axes.set_xlabel(unit, fontsize=canvas.LABEL_SIZE)

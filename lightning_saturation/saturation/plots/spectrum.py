@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.saturation.report.report import SaturationReport
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def spectrum_figure(report: SaturationReport, *, most: int = 12) -> Figure:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.metric_curve import MetricCurve
@@ -12,9 +13,6 @@ from lightning_saturation.saturation.plots.bars import FEW, bars_height, bars_le
 from lightning_saturation.saturation.plots.course import draw_course
 from lightning_saturation.saturation.report.convergence import replay
 from lightning_saturation.saturation.report.report import SaturationReport
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _COURSE_WIDTH = 4.4
 _HEIGHT = 3.4

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from lightning_saturation.drawing.labels import shared_parts
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.drawing.text_table import number
 
@@ -25,20 +24,8 @@ class Block:
     highest: float
 
 
-class Blocks(Tabulated, Mapping[str, Block]):
+class Blocks(Tabulated, dict[str, Block]):
     """Blocks by name, in the order in which they run; ``str`` of it is a table."""
-
-    def __init__(self, blocks: Mapping[str, Block]) -> None:
-        self._blocks = dict(blocks)
-
-    def __getitem__(self, name: str) -> Block:
-        return self._blocks[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._blocks)
-
-    def __len__(self) -> int:
-        return len(self._blocks)
 
     def __repr__(self) -> str:
         return f"Blocks({', '.join(f'{name}: {number(block.average)}' for name, block in self.items())})"
@@ -57,16 +44,10 @@ def blocks_of(report: SaturationReport, *, depth: int | None) -> Blocks:
     if depth is not None and depth < 1:
         raise ValueError(f"Expected `depth` of at least 1 or None, got {depth}.")
     groups: dict[str, list[str]] = {}
-    shared = _shared(report.layers)
+    shared = shared_parts(report.layers)
     for name in report.layers:
         groups.setdefault(_block(name, shared, depth), []).append(name)
     return Blocks({block: _summary(report, names) for block, names in groups.items()})
-
-
-def _shared(names: Iterable[str]) -> int:
-    """Return how many parts all ``names`` begin with."""
-    modules = zip(*(name.split(".")[:-1] for name in names), strict=False)
-    return len(list(takewhile(lambda column: len(set(column)) == 1, modules)))
 
 
 def _block(name: str, shared: int, depth: int | None) -> str:

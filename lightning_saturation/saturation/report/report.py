@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_saturation.capture.coverage import ENOUGH
@@ -21,9 +22,6 @@ from lightning_saturation.saturation.report.blocks import Blocks, blocks_of
 from lightning_saturation.saturation.report.diagnosis import Diagnosis, listed
 from lightning_saturation.saturation.report.layer import NUMBERS, LayerStatistics
 from lightning_saturation.saturation.report.widths import WidthEstimates, estimate_widths
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
