@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from numbers import Integral, Real
+from textwrap import shorten
 from typing import Any
 
 STAGES = ("train", "val", "test")
@@ -68,7 +69,8 @@ def check_patterns(argument: str, value: Any, *, optional: bool = True) -> Any:
         return None
     listed = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [None]
     if not all(isinstance(pattern, str) for pattern in listed):
-        raise TypeError(f"Expected `{argument}` to hold names or globs of modules, got {value!r}.")
+        got = shorten(repr(value), 80, placeholder=" …")  # a whole model, perhaps
+        raise TypeError(f"Expected `{argument}` to hold names or globs of modules, got {got}.")
     if "" in listed:
         raise ValueError(f"Expected `{argument}` to hold names or globs of modules, got an empty one: {value!r}.")
     return value

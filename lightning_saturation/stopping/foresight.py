@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 
 from lightning_saturation.stopping.plan import planned_rates, steps_ahead, steps_per_epoch
-from lightning_saturation.stopping.settled import SettledRule, drop_ahead, regime_begins
+from lightning_saturation.stopping.settled import ABRUPT, SettledRule, drop_ahead, regime_begins
 
 if TYPE_CHECKING:
     from lightning_saturation.stopping.stopping import WatchesSettling
@@ -43,6 +44,8 @@ def waits(trainer: Trainer, watched: WatchesSettling, stage: str) -> bool:
 
 def never_fires(trainer: Trainer, watched: WatchesSettling, rule: SettledRule, stage: str) -> str:
     """Return why no stop by ``rule`` is possible in what is left of training, or nothing where it is, or unknown."""
+    if stage == "val" and not trainer.enable_validation:
+        return "it watches validation, and there is none. Give `fit` validation data, or watch `stage='train'`."
     every, ahead = steps_per_window(trainer, watched, stage), steps_ahead(trainer)
     if not every or ahead is None:
         return ""
@@ -54,11 +57,23 @@ def never_fires(trainer: Trainer, watched: WatchesSettling, rule: SettledRule, s
             " or `patience`, or train for longer."
         )
     rates = list(planned_rates(trainer, every=every, most=_SOON))
-    drop = regime_begins(rates, window=rule.window)[-1]
-    left = ahead // every - drop if drop else windows
-    if left < needed:
+    begins = regime_begins(rates, window=rule.window)
+    left = ahead // every - begins[-1] if begins[-1] else windows
+    if left < needed and not _may_stop(rates, begins, needed):
         return (
             f"it waits for the last planned drop of the learning rate, after which it needs window + patience ="
             f" {needed} windows, and there will be {left}."
         )
     return ""
+
+
+def _may_stop(rates: Sequence[tuple[float, ...]], begins: Sequence[int], needed: int) -> bool:
+    """Return whether any window has ``needed`` ones in its regime, and no drop by 30 % of its own rate ahead."""
+    steepest = [0.0] * len(rates[-1])  # by parameter group, of all falls within one window that lie ahead
+    for index in reversed(range(len(rates))):
+        calm = all(fall <= ABRUPT * rate for fall, rate in zip(steepest, rates[index], strict=True))
+        if calm and index + 1 - begins[index] >= needed:
+            return True
+        steps = zip(steepest, rates[index - 1], rates[index], strict=True)
+        steepest = [max(fall, before - after) for fall, before, after in steps]
+    return False

@@ -172,9 +172,11 @@ class SaturationStopping(EarlyStopping):
         for callback in watching:
             if callback.name == self.name and self.stage in callback.settling:
                 return callback
+        known = any(callback.name == self.name for callback in watching)
+        mend = f"Add {self.stage!r} to its `stages`" if known else "Add `SaturationMonitor()`"
         raise ValueError(
             f"Expected a monitor called {self.name!r} that watches stage {self.stage!r} among the Trainer's callbacks,"
-            f" got {[(c.name, list(c.settling)) for c in watching]}. Add `SaturationMonitor()`."
+            f" got {[(c.name, list(c.settling)) for c in watching]}. {mend}."
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torchmetrics import Metric, MetricCollection
 
-from lightning_saturation import select_layers
+from lightning_saturation import SaturationMonitor, select_layers
 from lightning_saturation.capture.pooling import Layout
 from lightning_saturation.capture.select import layout_of, width_of
 
@@ -65,6 +65,11 @@ KINDS = [
 def test_every_supported_kind_is_tracked_by_default(layer):
     assert list(select_layers(nn.Sequential(nn.Identity(), layer))) == ["1"]
     assert list(select_layers(layer)) == [type(layer).__name__]
+
+
+def test_a_model_in_place_of_names_is_one_line():
+    with pytest.raises(TypeError, match=r"Expected `layers` to hold names or globs of modules, got .{,90}$"):
+        SaturationMonitor(nn.Sequential(*(nn.Linear(2, 2) for _ in range(9))))
 
 
 def test_the_default_is_every_supported_layer_in_the_order_of_named_modules():

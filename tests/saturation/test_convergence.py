@@ -95,3 +95,5 @@ def test_a_replay_knows_of_drops_that_were_to_come():
     assert replay(reports).epoch == 19
     with pytest.raises(ValueError, match=r"Expected `layers` to name some of .*, got \['head'\]"):
         replay(reports, layers=["head"])
+    with pytest.raises(TypeError, match=r"such as those of `monitor.reports`, got SaturationMonitor"):
+        replay(SaturationMonitor())

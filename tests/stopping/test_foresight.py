@@ -174,6 +174,22 @@ def test_a_stop_that_can_never_fire_is_said(monitor, options, message):
         fit(Net(), monitor, SaturationStopping(name=monitor.name), **options)
 
 
+def test_a_stop_on_validation_without_any_is_said():
+    with pytest.warns(UserWarning, match="cannot stop this training: it watches validation, and there is none"):
+        fit(Net(), SaturationMonitor(), SaturationStopping(stage="val"), max_epochs=9)
+
+
+@pytest.mark.parametrize("epochs", [30, 60])
+def test_a_cycle_that_may_be_stopped_early_is_not_spoken_of(epochs):
+    model = Scheduled(
+        lambda module, optimizer: schedulers.OneCycleLR(optimizer, 1e-30, total_steps=epochs * STEPS), "step"
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="SaturationStopping cannot stop")
+        done = fit(model, SaturationMonitor(), SaturationStopping(window=2, patience=2), max_epochs=epochs)
+    assert done.current_epoch < epochs
+
+
 def test_a_schedule_after_which_nothing_can_stop_is_said():
     model = Scheduled(lambda module, optimizer: schedulers.StepLR(optimizer, 4, 0.1))
     with pytest.warns(UserWarning, match="last planned drop of the learning rate.*8 windows, and there will be 4"):

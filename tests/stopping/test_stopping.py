@@ -34,16 +34,16 @@ def test_an_argument_out_of_range_is_refused_at_once(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("monitor", "stopping"),
+    ("monitor", "stopping", "mend"),
     [
-        ([], {}),
-        ([SaturationMonitor(name="other")], {}),
-        ([SaturationMonitor(stages=("val",))], {"stage": "train"}),
-        ([SaturationMonitor(stages=("train",))], {"stage": "val"}),
+        ([], {}, r"Add `SaturationMonitor\(\)`"),
+        ([SaturationMonitor(name="other")], {}, r"Add `SaturationMonitor\(\)`"),
+        ([SaturationMonitor(stages=("val",))], {"stage": "train"}, "Add 'train' to its `stages`"),
+        ([SaturationMonitor(stages=("train",))], {"stage": "val"}, "Add 'val' to its `stages`"),
     ],
 )
-def test_somebody_must_measure_what_is_watched(monitor, stopping):
-    with pytest.raises(ValueError, match=r"Expected a monitor called 'saturation' that watches stage .*Add `Sat"):
+def test_somebody_must_measure_what_is_watched(monitor, stopping, mend):
+    with pytest.raises(ValueError, match=rf"Expected a monitor called 'saturation' that watches stage .*{mend}"):
         fit(Net(), *monitor, SaturationStopping(**stopping))
 
 

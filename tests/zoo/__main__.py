@@ -71,9 +71,8 @@ def show(names: list[str]) -> int:
     results = {name: check(every()[name]) for name in names}
     for name, (report, _, _, _, warned, _) in results.items():
         said = [*warned, *(f"{layer}: {why}" for layer, why in report.left_out.items())]
-        average = f"  average {report.average:.3f} of {len(report.inner_layers)} layers"
-        lines = [row(name, results[name]), average, *said]
-        sys.stdout.write("\n  ".join(lines) + "\n")
+        average = f"average {report.average:.3f} of {len(report.inner_layers)} layers"
+        sys.stdout.write("\n    ".join([row(name, results[name]), average, *said]) + "\n")
     return any(result.wrong for result in results.values())
 
 

@@ -56,7 +56,11 @@ def accuracy(records: list[Record]) -> Figure | None:
                 )
         pane.set(title=f"{NAMES[data]} ({len(runs)} runs)", xlabel="TwoNN dimension of the last hidden layer")
     panes[0, 0].set_ylabel("test accuracy")
-    panes[0, -1].legend(fontsize=7, title="lighter: wider", title_fontsize=7)
+    shown = {
+        label: handle for pane in panes[0] for handle, label in zip(*pane.get_legend_handles_labels(), strict=True)
+    }
+    where = {"loc": "outside right center", "fontsize": 7, "title": "lighter: wider", "title_fontsize": 7}
+    figure.legend(shown.values(), shown, **where)
     return figure
 
 

@@ -29,7 +29,7 @@ def scatter(records: list[Record]) -> Figure | None:
         pane.axvline(0.45, color="0.7", linestyle=":", linewidth=1)
         pane.set(title=f"{NAMES[data]} ({len(runs)} runs)", xlabel="average saturation, last epoch")
     panes[0, 0].set_ylabel("test accuracy after 20 epochs")
-    panes[0, -1].legend(handles=_keys(widths), fontsize=7)
+    figure.legend(handles=_keys(widths), fontsize=7, loc="outside right center")
     return figure
 
 
@@ -49,7 +49,7 @@ def losses(records: list[Record]) -> Figure | None:
                 color = shade(settings.width, widths)
                 pane.scatter(record.average, value, marker=MARKERS[settings.model], color=color, s=36)
             pane.set(title=f"{NAMES[data]}: {told} loss ({len(runs)} runs)", xlabel="average saturation, last epoch")
-    panes[0, -1].legend(handles=_keys(widths), fontsize=7)
+    figure.legend(handles=_keys(widths), fontsize=7, loc="outside right center")
     return figure
 
 

@@ -33,8 +33,11 @@ def replay(
     :class:`SaturationStopping`; drops of the learning rate are known from the reports, so that one which was still to
     come is waited for. ``replay(monitor.reports).epoch`` is the epoch after which it would have stopped.
 
-    Raises ``ValueError`` for arguments out of range, and for ``layers`` that no report has.
+    Raises ``ValueError`` for arguments out of range, and for ``layers`` that no report has, ``TypeError`` for what are
+    no reports.
     """
+    if not isinstance(reports, Sequence):
+        raise TypeError(f"Expected `reports`, such as those of `monitor.reports`, got {type(reports).__name__}.")
     rule = SettledRule(window, tolerance, patience, None if layers is None else tuple(layers))
     complete = [report for report in reports if report.stage == stage and not report.partial]
     if not complete:
