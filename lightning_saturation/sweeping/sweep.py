@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,17 @@ def sweep(
 
     Raises:
         ValueError: for a ``grid`` without trials, or arguments out of range.
+        TypeError: for a ``trial`` or ``trainer`` that is neither of the two.
         ImportError: without scikit-learn and joblib (``pip install 'lightning-saturation[sweep]'``).
     """
     check_count("workers", workers)
+    if not callable(trial) and not isinstance(trial, str | os.PathLike):
+        raise TypeError(
+            f"Expected `trial` to be a function or the path of a configuration, got {type(trial).__name__}."
+        )
+    if trainer is not None and not callable(trainer) and not isinstance(trainer, Mapping):
+        kind = type(trainer).__name__  # a Trainer, as likely as not: it trains once
+        raise TypeError(f"Expected `trainer` to be arguments, or a function that returns a new Trainer, got {kind}.")
     points = configs(grid)
     if not points:
         raise ValueError(f"Expected `grid` with at least one trial, got {grid!r}.")

@@ -66,7 +66,10 @@ def _run(setup: Setup, config: Config, logger: Any) -> Result:
     seed_everything(setup.seed, verbose=False)
     begin = time.perf_counter()
     if callable(setup.trial):
-        module, data = setup.trial(dict(config))
+        given = setup.trial(dict(config))
+        if not isinstance(given, tuple) or len(given) != 2:
+            raise TypeError(f"Expected `trial` to return a module and its data, got {type(given).__name__}.")
+        module, data = given
         trainer = _trainer(setup.trainer, config)
     else:
         from lightning_saturation.sweeping.command_line import from_command_line

@@ -124,6 +124,11 @@ def test_a_metric_that_is_not_logged_is_said(tmp_path):
         _ = outcome.best
 
 
+def test_a_trial_without_data_is_said(tmp_path):
+    outcome = run(tmp_path, {"width": [4]}, given=lambda config: Small(**config))
+    assert outcome.failed == {"width=4": "TypeError: Expected `trial` to return a module and its data, got Small."}
+
+
 class Data(LightningDataModule):
     def train_dataloader(self):
         return loader(0)
@@ -184,6 +189,12 @@ def test_values_that_are_no_numbers(tmp_path):
         ({"workers": 0}, ValueError, "Expected `workers` of at least 1, got 0"),
         ({"grid": []}, ValueError, r"Expected `grid` with at least one trial, got \[\]"),
         ({"grid": {"width": 4}}, TypeError, "width"),
+        ({"trial": 3}, TypeError, "Expected `trial` to be a function or the path of a configuration, got int"),
+        (
+            {"trainer": Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")},
+            TypeError,
+            "Expected `trainer` to be arguments, .* got Trainer",
+        ),
     ],
 )
 def test_bad_arguments_are_errors_before_anything_runs(tmp_path, arguments, error, message):
