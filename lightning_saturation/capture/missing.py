@@ -43,7 +43,8 @@ class MissingLayers:
         if unseen:
             warnings.warn(
                 f"No saturation for {unseen}: these layers were never run in the window, or run where hooks do not"
-                " fire (a function compiled around them, a fused kernel). Take them out with `exclude`.",
+                " fire (a function compiled around them, a fused kernel, a weight that others read). Take them out"
+                " with `exclude`, or name the module around them in `layers`.",
                 stacklevel=3,
             )
 
