@@ -135,4 +135,4 @@ def test_yaml(tmp_path, monkeypatch):
     monitor, stopping = cli.trainer.callbacks[:2]
     assert isinstance(monitor, SaturationMonitor)
     assert isinstance(stopping, SaturationStopping)
-    assert (monitor.pooling, list(monitor.exclude)) == ("positions", ["head"])
+    assert (monitor.watched.pooling, list(monitor.watched.exclude)) == ("positions", ["head"])
