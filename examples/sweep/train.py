@@ -16,7 +16,7 @@ from lightning_saturation import sweep
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", nargs="+", default=["vgg11", "vgg13", "vgg16", "vgg19", "mlp"])
-parser.add_argument("--width", nargs="+", type=float, default=[0.0625, 0.125, 0.25, 0.5])
+parser.add_argument("--width", nargs="+", type=float, default=[0.0625, 0.125, 0.25])
 parser.add_argument("--epochs", nargs="+", type=int, default=[10])
 parser.add_argument("--data", help="folder or zip of class/image files; without it scikit-learn's digits")
 parser.add_argument("--limit", type=int, help="use so many images in all")

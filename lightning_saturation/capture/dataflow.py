@@ -12,6 +12,8 @@ from lightning_saturation.capture.storages import Storages, tensors_in
 
 # Bit 0 of a storage's bits: its values depend on data or noise. Bit i + 1: on layer i, without a layer in between.
 _DATA = 1
+# What draws random numbers for dropout, fused attentions whether or not they drop anything.
+_DROPPING = ("bernoulli", "dropout", "attention")
 
 
 class DataFlow:
@@ -50,7 +52,7 @@ class DataFlow:
         bits = 0
         for tensor in given:
             bits |= self._bits_of(tensor)
-        if torch.Tag.nondeterministic_seeded in func.tags and "bernoulli" not in name and "dropout" not in name:
+        if torch.Tag.nondeterministic_seeded in func.tags and not any(each in name for each in _DROPPING):
             bits |= _DATA  # noise is data, such as a generator's; what dropout draws is not
         if self._frames:
             self._frames[-1] |= bits

@@ -26,7 +26,8 @@ class Look:
 
     Nothing is run twice, changed, or kept alive; what a backward does, recomputation among it, is not looked at.
     Compiled functions run as they were written meanwhile: a step that trains a compiled model is no step to look at.
-    Unless ``eagerly``, they run compiled where torch can do that, and where one did, nothing was learned of the flow.
+    Unless ``eagerly``, for which torch must be one of those that can, they run compiled, and where one did, nothing was
+    learned of the flow.
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
@@ -129,10 +130,10 @@ class _Shared(threading.local):
 
     @contextmanager
     def joined(self, look: Look, eagerly: bool) -> Iterator[None]:
-        """Show ``look`` every operator that runs; compiled functions may have to run ``eagerly`` meanwhile."""
+        """Show ``look`` every operator that runs; compiled functions may run ``eagerly`` meanwhile."""
         if not self._looks:
             with ExitStack() as stack:
-                if eagerly or not compat.MODES_LET_COMPILE:
+                if eagerly:
                     stack.enter_context(compat.run_eagerly())
                 stack.enter_context(_Mode(self._looks))
                 self._open = stack.pop_all()

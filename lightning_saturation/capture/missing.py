@@ -10,8 +10,8 @@ from torch import nn
 from lightning_saturation.capture.coverage import ENOUGH, coverage, unknown_layers
 
 NOT_FOLLOWED = (
-    "Order, output layers and rows are told by calls and kinds of layers: no step was followed as it ran, since parts"
-    " of it run compiled. A sanity check would be (`num_sanity_val_steps`), and what `measure_*` runs is"
+    "Order, output layers and rows are told by calls and kinds of layers: no step was followed as it ran. Of what runs"
+    " compiled only a sanity check (`num_sanity_val_steps`) is, and what `measure_*` runs"
 )
 """What reports say where data were not followed through a step."""
 
@@ -43,7 +43,8 @@ class MissingLayers:
         if unseen:
             warnings.warn(
                 f"No saturation for {unseen}: these layers were never run in the window, or run where hooks do not"
-                " fire (a function compiled around them, a fused kernel). Take them out with `exclude`.",
+                " fire (a function compiled around them, a fused kernel, a weight that others read). Take them out"
+                " with `exclude`, or name the module around them in `layers`.",
                 stacklevel=3,
             )
 

@@ -28,7 +28,8 @@ class LayerTracker(Generic[Window]):
 
     The first batch of each stage is looked at as it runs, for the data flow that gives order and outputs. Where
     anything is compiled it is only what ``look_once`` or ``attempts`` announce, as the look runs it as it was written;
-    or the second batch, with which the window begins anew, where the first showed that nothing of it runs compiled.
+    or the second batch, with which the window begins anew, where the first showed that nothing of it runs compiled and
+    torch would compile what the second is the first to run.
     ``followed`` is whether any look succeeded.
     """
 
@@ -74,7 +75,7 @@ class LayerTracker(Generic[Window]):
         self._end_batch()
         if stage is not None:
             plain = not self._compiled and not compat.may_run_compiled(self._model)
-            late = not plain and not self._looked and self._late.get(stage, False)
+            late = compat.MODES_LET_COMPILE and not (plain or self._looked) and self._late.get(stage, False)
             if late:
                 self._begin_anew(stage)
             self._late[stage] = stage not in self._late

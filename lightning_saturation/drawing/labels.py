@@ -19,8 +19,16 @@ def short_names(names: Sequence[str], *, most: int = 22) -> list[str]:
     ['conv1', 'conv2']
     >>> short_names(["fc"])
     ['fc']
+    >>> short_names(["model.layers.0.attention.query", "model.layers.1.attention.query", "head"])
+    ['…0.attention.query', '…1.attention.query', 'head']
     """
-    shared = shared_parts(names)
-    bare = [".".join(name.split(".")[shared:]) for name in names]
+    bare = _without(names, shared_parts(names))
+    inner = shared_parts(name for name in bare if len(name) > most)  # a head beside the blocks shares nothing with them
+    if inner:
+        bare = [name if len(name) <= most else f"…{_without([name], inner)[0]}" for name in bare]
     cut = [name if len(name) <= most else f"…{name[1 - most :]}" for name in bare]
     return cut if len(set(cut)) == len(cut) else bare
+
+
+def _without(names: Sequence[str], shared: int) -> list[str]:
+    return [".".join(name.split(".")[shared:]) for name in names]

@@ -121,7 +121,8 @@ class FreezeTraining(Monitor):
             self._freezer.undo()
         self._freezer = Freezer(find_blocks(pl_module, self.blocks))
         self._released = False
-        if self.schedule == "linear" and fraction_done(trainer) is None:
+        endless = fraction_done(trainer) is None and 0 not in (trainer.max_epochs, trainer.max_steps)
+        if self.schedule == "linear" and endless:
             raise ValueError(
                 "Expected `max_epochs` or `max_steps` for `schedule='linear'`, got a training without end."
             )

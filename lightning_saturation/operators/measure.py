@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm  # comes with lightning
 
 from lightning_saturation.capture.evaluation import evaluating, run
@@ -59,6 +60,8 @@ def measure_spectrum(
     >>> report.layers["Linear"].structural_zeros
     4
     """
+    if isinstance(example_input, DataLoader):
+        raise TypeError("Expected `example_input` to be one batch, got a DataLoader; `next(iter(loader))` is one.")
     chosen = operator_layers(model, layers, exclude)
     watched = InputShapes(model, chosen)
     with evaluating(model, device) as home, _same_random_state(home), watched as shapes:

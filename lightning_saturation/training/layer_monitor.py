@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.capture.window import LayerWindow
@@ -31,6 +33,11 @@ class LayerMonitor(Monitor, Generic[Window]):
         raise NotImplementedError
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and [*stages] == ["val"] and not trainer.enable_validation:
+            rank_zero_warn(
+                f"{type(self).__name__} watches validation, and there is none, so that it will measure nothing. Give"
+                " `fit` validation data, or watch `stages=('train',)`."
+            )
         self._leave()
         tracker = self._track(trainer, pl_module, stages)
         agree(dict.fromkeys(tracker.names), group=self._group)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_saturation import DimensionMonitor, SaturationMonitor
+from lightning_saturation.capture.compat import MODES_LET_COMPILE
 from lightning_saturation.saturation.report.report import SaturationReport
 from tests.tiny import Net, fit, quiet
 
@@ -19,6 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),
 ]
 
+looks = pytest.mark.skipif(not MODES_LET_COMPILE, reason="this torch compiles nothing that meets a mode")
 NOT_FOLLOWED = "no step was followed as it ran"
 
 
@@ -76,6 +78,7 @@ def told(report):
     return {n: (layer.rows, layer.samples, layer.saturation) for n, layer in report.layers.items()}
 
 
+@looks
 def test_a_training_beside_something_compiled_is_looked_at_from_its_second_step_on():
     plain, monitor = SaturationMonitor(stages="train"), SaturationMonitor(stages="train")
     expected = train(Learner(), plain)
@@ -97,6 +100,7 @@ def test_a_window_that_begins_anew_may_have_rows_of_another_width():
     assert widths["linear1"] == 5 * 16
 
 
+@looks
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_the_window_of_a_checkpoint_keeps_what_it_held(tmp_path):
     def run(**options):

@@ -313,6 +313,25 @@ def test_layers_without_data_are_no_outputs():
     assert is_untouched(model)
 
 
+def test_a_fused_attention_over_what_is_no_data_makes_no_data_of_it():
+    class Queries(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.queries, self.out, self.values = nn.Parameter(torch.randn(2, 5, 4)), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            queries = nn.functional.scaled_dot_product_attention(self.queries, self.queries, self.queries)
+            values = self.values(x)
+            return nn.functional.scaled_dot_product_attention(self.out(queries), values, values)
+
+    model = Queries()
+    look = Look(model, {"out": model.out, "values": model.values})
+    look.begin()
+    model(torch.randn(2, 5, 4))
+    look.end()
+    assert look.flow.constant == ("out",)
+
+
 def test_a_copy_of_a_model_that_is_looked_at_is_not():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     look = Look(model, {"0": model[0], "1": model[1]})

@@ -130,6 +130,12 @@ def test_stages_and_epochs_are_those_asked_for(tmp_path: Path) -> None:
     assert hooks(model) == 0
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_a_validation_that_never_comes_is_said(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="DimensionMonitor watches validation, and there is none"):
+        trainer(tmp_path, DimensionMonitor(), max_epochs=1).fit(Model(), loader())
+
+
 def test_hooks_are_gone_after_an_exception(tmp_path: Path) -> None:
     model, monitor = Model(failing=True), DimensionMonitor()
     with pytest.raises(RuntimeError, match="out of luck"):

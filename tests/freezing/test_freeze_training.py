@@ -237,5 +237,6 @@ def test_bad_trainers_and_models(tmp_path):
         trainer(tmp_path, FreezeTraining("converged")).fit(Net(), loader())
     with pytest.raises(ValueError, match="a training without end"):
         trainer(tmp_path, FreezeTraining(), epochs=-1).fit(Net(), loader())
+    trainer(tmp_path, FreezeTraining(), epochs=0).fit(Net(), loader())  # has an end: its beginning
     with pytest.raises(ValueError, match="at least two blocks"):
         trainer(tmp_path, FreezeTraining(blocks=["layers"])).fit(Net(), loader())

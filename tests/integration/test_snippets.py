@@ -131,8 +131,9 @@ def test_yaml(tmp_path, monkeypatch):
     content = yaml.safe_load(block)
     content["trainer"] |= {"accelerator": "cpu", "logger": False}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
-    cli = LightningCLI(Small, run=False, args=["--config", str(tmp_path / "config.yaml")], save_config_callback=None)
+    arguments = ["--config", str(tmp_path / "config.yaml")]
+    cli = LightningCLI(Small, run=False, args=arguments, save_config_callback=None, seed_everything_default=0)
     monitor, stopping = cli.trainer.callbacks[:2]
     assert isinstance(monitor, SaturationMonitor)
     assert isinstance(stopping, SaturationStopping)
-    assert (monitor.pooling, list(monitor.exclude)) == ("positions", ["head"])
+    assert (monitor.watched.pooling, list(monitor.watched.exclude)) == ("positions", ["head"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_saturation import measure_spectrum
 from lightning_saturation.operators.report import SpectrumReport
@@ -127,3 +128,8 @@ def test_a_parametrised_layer_is_left_alone():
     report = measure_spectrum(model, torch.zeros(1, 5), progress=False)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert len(report.layers) == 1
+
+
+def test_a_loader_in_place_of_a_batch_is_an_error():
+    with pytest.raises(TypeError, match="Expected `example_input` to be one batch, got a DataLoader"):
+        measure_spectrum(nn.Linear(5, 4), DataLoader(torch.zeros(8, 5)), progress=False)

@@ -52,3 +52,19 @@ def test_text_names_every_block_once():
     lines = str(report().by_block()).splitlines()
     assert len(lines) == 1 + 4
     assert lines[0].split() == ["block", "layers", "average", "lowest", "highest"]
+    assert lines[-1].split() == ["model.classifier", "1", "not", "in", "the", "average"]
+
+
+def test_the_text_of_very_many_layers_has_a_line_for_each_block():
+    names = [f"net.blocks.{block}.{part}" for block in range(30) for part in "abcd"]
+    text = str(profile([10, 20, 40, None] * 30, names=[*names[:-1], "net.head"], output=True))
+    lines = text.splitlines()
+    assert len(lines) < 30 + 10
+    assert lines[1].split() == ["block", "layers", "average", "lowest", "highest"]
+    assert lines[2].split() == ["net.blocks.0", "4", "0.233", "0.100", "0.400"]
+    assert "1 layers: output layer, not in the average" in lines
+    assert "120 layers by block" in text
+    assert "net.blocks.0.a" not in text
+    apart = str(profile([10] * 120))  # each a block of its own
+    assert len(apart.splitlines()) >= 2 + 120
+    assert "features.119" in apart

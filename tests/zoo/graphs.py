@@ -34,6 +34,12 @@ GRAPHS = {
     "GCN": _of(lambda: Graph(pyg.GCNConv(5, 8), pyg.GCNConv(8, 3))),
     "GAT": _of(lambda: Graph(pyg.GATConv(5, 4, heads=2), pyg.GATConv(8, 3))),
     "GraphSAGE": _of(lambda: Graph(pyg.SAGEConv(5, 8), pyg.SAGEConv(8, 3), head=nn.Linear(3, 2))),
+    "attention over edges": _of(
+        lambda: Graph(pyg.TransformerConv(5, 4, heads=2), pyg.GATv2Conv(8, 6), head=nn.Linear(6, 2))
+    ),
+    "EdgeConv": _of(
+        lambda: Graph(pyg.EdgeConv(nn.Sequential(nn.Linear(10, 6), nn.ReLU(), nn.Linear(6, 4))), pyg.TAGConv(4, 3))
+    ),
     "GIN": _of(
         lambda: Graph(pyg.GINConv(nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 8))), head=pyg.Linear(8, 2))
     ),

@@ -69,6 +69,18 @@ LANGUAGE = {
     ),
     "XLNet": _of("XLNetModel", "XLNetConfig", vocab_size=50, d_model=16, n_layer=2, n_head=2, d_inner=24),
     "Mamba": _of("MambaForCausalLM", "MambaConfig", vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4),
+    "GPT-OSS": _of(
+        "GptOssForCausalLM", "GptOssConfig", num_local_experts=3, head_dim=8, intermediate_size=24,
+        num_key_value_heads=2, **_MIXTURE, **_SMALL,
+    ),
+    "Longformer": _of(
+        "LongformerForSequenceClassification", "LongformerConfig", attention_window=[4, 4],
+        batches=lambda: sentences(8), **_BERT,
+    ),
+    "FNet": _of(
+        "FNetForSequenceClassification", "FNetConfig", vocab_size=50, hidden_size=16, num_hidden_layers=2,
+        intermediate_size=24, max_position_embeddings=32,
+    ),
     "RWKV": _of("RwkvForCausalLM", "RwkvConfig", vocab_size=50, hidden_size=16, num_hidden_layers=2, context_length=32),
     "Perceiver": _of(
         "PerceiverModel", "PerceiverConfig", batches=lambda: [{"inputs": x} for x in floats(9, 12)], d_model=12,

@@ -36,6 +36,18 @@ def _mobile_vit() -> Network:
     return Network(model, _images(64)(), outputs=("classifier",), remark=remark)
 
 
+def _detr() -> Network:
+    backbone = hf.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+    )
+    config = hf.DetrConfig(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone, d_model=16,
+        encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=24,
+        decoder_ffn_dim=24, num_queries=5, num_labels=4,
+    )  # fmt: skip
+    return Network(hf.DetrForObjectDetection(config), [{"pixel_values": each} for each in floats(3, 32, 32)])
+
+
 def _clip() -> Network:
     text = {**_VIT, "vocab_size": 50, "max_position_embeddings": 16}
     model = hf.CLIPModel(hf.CLIPConfig(text_config=text, vision_config=_VIT, projection_dim=8))
@@ -90,6 +102,7 @@ VISION = {
         decoder_hidden_size=8,
     ),
     "MobileViT": _mobile_vit,
+    "DETR": _detr,
     "CLIP": _clip,
     "wav2vec 2": _of(
         "Wav2Vec2ForCTC", "Wav2Vec2Config", vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,

@@ -31,12 +31,13 @@ class Blocks(Tabulated, dict[str, Block]):
         return f"Blocks({', '.join(f'{name}: {number(block.average)}' for name, block in self.items())})"
 
     def _table(self) -> Table:
-        rows = [
-            (name, str(len(block.layers)), number(block.average), number(block.lowest), number(block.highest))
-            for name, block in self.items()
-        ]
+        rows = []
+        for name, block in self.items():
+            known = not math.isnan(block.average)
+            numbers = [number(each) if known else "" for each in (block.average, block.lowest, block.highest)]
+            rows.append((name, str(len(block.layers)), *numbers, "" if known else "not in the average"))
         bars = {2: [block.average for block in self.values()]}
-        return Table("", ("block", "layers", "average", "lowest", "highest"), rows, bars)
+        return Table("", ("block", "layers", "average", "lowest", "highest", ""), rows, bars)
 
 
 def blocks_of(report: SaturationReport, *, depth: int | None) -> Blocks:

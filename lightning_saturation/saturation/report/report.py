@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -182,6 +183,16 @@ class SaturationReport(Tabulated):
         where = f"{self.stage}, epoch {self.epoch}"
         return f"SaturationReport({where}, {len(self.layers)} layers, average {number(self.average)})"
 
+    def __str__(self) -> str:
+        blocks = self.by_block()
+        if len(self.layers) <= MOST_LINES or len(blocks) > len(self.layers) / 2:
+            return super().__str__()
+        shown = self._table()
+        noted = Counter(row[-1] for row in shown.rows if row[-1])
+        more = [f"{count} layers: {note}" for note, count in noted.most_common(5)]
+        told = f"{len(self.layers)} layers by block; `to_records()` has each, and so has a table in a notebook"
+        return "\n".join([shown.title, *shown.above, str(blocks), *more, told, *shown.below])
+
     def _table(self) -> Table:
         head = ("layer", "features", "samples", "dimension", "saturation", "effective rank", "")
         rows = [_row(name, layer, name in self.output_layers) for name, layer in self.layers.items()]
@@ -217,6 +228,9 @@ def _row(name: str, layer: LayerStatistics, output: bool) -> tuple[str, ...]:
         "; ".join(filter(None, notes)),
     )
 
+
+MOST_LINES = 100
+"""Layers of which a text has a line each; of more it has one for each block."""
 
 ABOUT = tuple(field.name for field in fields(SaturationReport) if field.name != "layers")
 """What a report says beyond its layers."""
