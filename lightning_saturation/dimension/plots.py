@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from lightning_saturation.dimension.report import DimensionReport, LayerDimension
 from lightning_saturation.drawing import canvas
+from lightning_saturation.drawing.labels import fitting_names
 from lightning_saturation.drawing.point_names import name_points
 
 LOWER_BOUND = "lower bound: too few samples"
@@ -28,14 +29,15 @@ def dimension_figure(report: DimensionReport) -> Figure:
     if not report.layers:
         raise ValueError("Expected a report with layers, got none.")
     names = list(report.layers)
+    labels = fitting_names(names)
     width = max(4.2, 1.2 + 1.3 * canvas.layer_room(names, most=_MOST_NAMES))
-    figure = canvas.new_figure(2 * width, 5.0 + canvas.name_room(names))
+    figure = canvas.new_figure(2 * width, 5.0 + canvas.name_room(labels))
     left, right = figure.subplots(1, 2)
     _profile(left, report)
     _against_pca(right, report)
     step = -(-len(names) // _MOST_NAMES)
     for axes in (left, right):
-        axes.set_xticks(list(report.depth.values())[::step], names[::step], rotation=90, fontsize=canvas.LABEL_SIZE)
+        axes.set_xticks(list(report.depth.values())[::step], labels[::step], rotation=90, fontsize=canvas.LABEL_SIZE)
         axes.set_xlabel("layer, by relative depth" + (f", one in {step} named" if step > 1 else ""))
         axes.grid(alpha=0.3)
         # Above: lines may run anywhere in the panel.

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from lightning_saturation.drawing.labels import fitting_names
+
 LABEL_SIZE = 8
 """Points of a layer name."""
 
@@ -83,9 +85,9 @@ def label_log(axis: Axis) -> None:
 
 
 def name_layers(axis: Axis, names: Sequence[str], *, rotate: bool, most: int = MOST_NAMES) -> None:
-    """Write ``names`` along ``axis`` at 0, 1, 2, …, never shortened; every other one (or fewer) beyond ``most``."""
+    """Write ``names``, as they fit, along ``axis`` at 0, 1, 2, …; every other one (or fewer) beyond ``most``."""
     step = max(1, math.ceil(len(names) / most))
     axis.set_ticks(range(0, len(names), step))
-    axis.set_ticklabels(list(names[::step]), fontsize=LABEL_SIZE, rotation=90 if rotate else 0)
+    axis.set_ticklabels(fitting_names(names)[::step], fontsize=LABEL_SIZE, rotation=90 if rotate else 0)
     along = "in order of execution" if step == 1 else f"in order of execution, one in {step} named"
     axis.set_label_text(f"layer ({along})")

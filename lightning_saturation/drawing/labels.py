@@ -30,5 +30,14 @@ def short_names(names: Sequence[str], *, most: int = 22) -> list[str]:
     return cut if len(set(cut)) == len(cut) else bare
 
 
+def fitting_names(names: Sequence[str], *, most: int = 34) -> list[str]:
+    """Return ``names`` as they are where each has at most ``most`` letters, else all as :func:`short_names` has them.
+
+    >>> fitting_names(["net.conv1", "net.conv2"])
+    ['net.conv1', 'net.conv2']
+    """
+    return list(names) if max(map(len, names), default=0) <= most else short_names(names, most=most)
+
+
 def _without(names: Sequence[str], shared: int) -> list[str]:
     return [".".join(name.split(".")[shared:]) for name in names]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_saturation.drawing.metric_curve import MetricCurve
+from lightning_saturation.drawing.records import plain
 from lightning_saturation.drawing.replacing import replacing
 from lightning_saturation.drawing.windows import windows_of
 from lightning_saturation.loggers.tabular import to_csv
@@ -56,13 +56,9 @@ def _window(report: SaturationReport) -> dict[str, Any]:
     about = {key: getattr(report, key) for key in ("stage", "epoch", "step", "delta", "partial")}
     where = {"stage", "epoch", "step"}
     layers = [{key: value for key, value in row.items() if key not in where} for row in report.to_records()]
-    return {**about, "average": _known(report.average), "layers": layers}
+    return {**about, "average": plain(report.average), "layers": layers}
 
 
 def _diagnosis(reports: Sequence[SaturationReport]) -> dict[str, Any]:
     diagnosis = reports[-1].diagnose(history=reports)
-    return {**asdict(diagnosis), "average": _known(diagnosis.average), "text": str(diagnosis)}
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return {**asdict(diagnosis), "average": plain(diagnosis.average), "text": str(diagnosis)}

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from lightning_saturation.drawing import canvas
+from lightning_saturation.drawing.labels import fitting_names
 
 if TYPE_CHECKING:
     from lightning_saturation.similarity.matrix import SimilarityMatrix
@@ -40,8 +41,8 @@ def similarity_figure(
     first = next(iter(panes.values()))
     most = max(20, canvas.MOST_NAMES // len(panes))
     side = [max(1.6, canvas.layer_room(names, most=most)) for names in (first.columns, first.rows)]
-    width = canvas.name_room(first.rows) + len(panes) * (side[0] + 0.3) + 1.4
-    figure = canvas.new_figure(width, side[1] + canvas.name_room(first.columns) + 0.9)
+    width = canvas.name_room(fitting_names(first.rows)) + len(panes) * (side[0] + 0.3) + 1.4
+    figure = canvas.new_figure(width, side[1] + canvas.name_room(fitting_names(first.columns)) + 0.9)
     axes = figure.subplots(1, len(panes), squeeze=False, sharey=True)[0]
     images = [_draw(pane, matrix, title) for pane, (title, matrix) in zip(axes, panes.items(), strict=True)]
     for pane, matrix in zip(axes, panes.values(), strict=True):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from lightning_saturation.drawing import canvas
+from lightning_saturation.drawing.labels import fitting_names
 from lightning_saturation.saturation.report import windows
 from lightning_saturation.saturation.report.report import SaturationReport
 
@@ -24,7 +25,7 @@ def heatmap_figure(reports: Sequence[SaturationReport]) -> Figure:
     """
     stages, names = windows.by_stage(reports), windows.layer_names(reports)
     height = max(3.0, 1.2 + canvas.layer_room(names))
-    figure = canvas.new_figure(2.2 + 4.2 * len(stages) + canvas.name_room(names), height)
+    figure = canvas.new_figure(2.2 + 4.2 * len(stages) + canvas.name_room(fitting_names(names)), height)
     panels = figure.subplots(1, len(stages), squeeze=False, sharey=True)[0]
     images = [draw_heatmap(axes, same, names) for axes, same in zip(panels, stages.values(), strict=True)]
     canvas.name_layers(panels[0].yaxis, names, rotate=False)
