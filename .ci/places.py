@@ -20,6 +20,9 @@ LEFT_OUT = {"clamp", "abs", "sqrt", "square", "sort", "flip", "mean", "masked_fi
 SWAPPED = {"min": "max", "max": "min", "any": "all", "all": "any", "floor": "ceil", "ceil": "floor", "amax": "amin"}
 
 
+Place = tuple[int, str, str, int, int]  # line, old, new, begin and end in bytes
+
+
 class Places(ast.NodeVisitor):
     """All places of a file where it can be changed: ``(line, old, new, begin, end)`` of the text."""
 
@@ -29,7 +32,7 @@ class Places(ast.NodeVisitor):
         for line in text.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line.encode()))
         self.raw = text.encode()
-        self.found: list[tuple[int, str, str, int, int]] = []
+        self.found: list[Place] = []
 
     def span(self, node: ast.AST) -> tuple[int, int]:
         """Return where the text of ``node`` begins and ends, in bytes."""
@@ -48,6 +51,11 @@ class Places(ast.NodeVisitor):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         """Visit the body and the defaults; annotations, decorators and the docstring say nothing to a computer."""
         for each in [*node.args.defaults, *(d for d in node.args.kw_defaults if d), *node.body]:
+            self.visit(each)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        """Visit the body: what decorators and bases did is done before anything is changed."""
+        for each in node.body:
             self.visit(each)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
@@ -138,9 +146,30 @@ class Places(ast.NodeVisitor):
         self.generic_visit(node)
 
 
-def places(path: Path) -> list[tuple[int, str, str, int, int]]:
+def places(path: Path) -> list[Place]:
     """Return all places of the file ``path`` where it can be changed, those that change nothing left out."""
     text = path.read_text()
     visitor = Places(text)
     visitor.visit(ast.parse(text))
     return [place for place in visitor.found if place[1] != place[2]]
+
+
+def lines_of(path: Path, place: Place) -> range:
+    """Return the lines of the innermost statement around ``place``, of a compound one its head; none at import."""
+    inside: list[ast.stmt] = []
+    todo: list[tuple[ast.AST, bool]] = [(ast.parse(path.read_text()), False)]
+    while todo:
+        node, called = todo.pop()
+        for each in ast.iter_child_nodes(node):
+            if hasattr(each, "lineno") and not each.lineno <= place[0] <= each.end_lineno:
+                continue
+            todo.append((each, called or isinstance(node, ast.FunctionDef)))
+            if isinstance(each, ast.stmt) and (called or isinstance(node, ast.FunctionDef)):
+                inside.append(each)
+    if not inside:
+        return range(0)
+    own = min(inside, key=lambda node: node.end_lineno - node.lineno)
+    if isinstance(own, ast.FunctionDef | ast.ClassDef):
+        return range(0)
+    body = getattr(own, "body", None)
+    return range(own.lineno, body[0].lineno if body and body[0].lineno > own.lineno else own.end_lineno + 1)
