@@ -20,7 +20,8 @@ def linear_cka(
     ``x`` and ``y`` are rows of the same samples, or ``x`` holds their moments. Invariant to orthogonal maps, scaling
     and offsets of either side, not to affine maps. With few samples the plain value grows towards 1 whatever the data;
     ``debiased=True`` uses unbiased estimates of all three terms, is near 0 for unrelated data and may be negative.
-    NaN where one side has no variance or, debiased, with fewer than four samples.
+    NaN where one side has no variance or, debiased, with fewer than four samples or rows beyond 1e75, whose fourth
+    powers float64 does not hold.
 
     Source: Kornblith et al., *Similarity of neural network representations revisited*, 2019, equation 4; debiased:
     Song et al., *Feature selection via dependence maximization*, 2012, equation 5.
@@ -40,7 +41,7 @@ def linear_cka(
         y_own = unbiased_hsic(yy.square().sum(), own[1, 1], one, one, pair.samples)
         # Rounding can leave a tiny negative estimate for a side that hardly varies.
         aligned: Tensor = both / (x_own.clamp(min=0) * y_own.clamp(min=0)).sqrt()
-        return torch.where(pair.samples > 3, aligned, torch.nan)
+        return torch.where((pair.samples > 3) & own.isfinite().all(), aligned, torch.nan)
     alignment: Tensor = (xy / xx.norm()).norm() * (xy.norm() / yy.norm())
     return alignment
 

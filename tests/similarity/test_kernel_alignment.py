@@ -95,6 +95,9 @@ def test_missing_values():
     assert linear_cka(constant, y, debiased=True).isnan()
     assert procrustes(constant, y, normalize=True).isnan()
     assert linear_cka(x[:3], y[:3], debiased=True).isnan()
+    for scale in (1e80, 1e150):
+        assert linear_cka(x * scale, y, debiased=True).isnan()
+        assert linear_cka(x * scale, y * scale, debiased=True).isnan()
     with pytest.raises(ValueError, match="with `lengths`"):
         linear_cka(pair_moments(x, y)._replace(lengths=None), debiased=True)
 
