@@ -167,8 +167,9 @@ def main() -> None:
         )
     print(table(rows, (f"{options.steps} steps", "time", "of that without the head", "peak memory")))
     layers, step, closing = first_window(options.rounds, options.size)
-    share = f"a training step takes {step:.2f} s, closing its window {closing:.2f} s ({closing / step:.2f} of it)"
-    print(f"\n{layers} layers of EfficientNet-B4, 8 images: {share}")
+    seconds_of = (f"{layers}", f"{step:.2f} s", f"{closing:.2f} s", f"{closing / step:.2f}")
+    print()
+    print(table([seconds_of], ("layers of EfficientNet-B4, 8 images", "training step", "closing its window", "share")))
 
 
 if __name__ == "__main__":

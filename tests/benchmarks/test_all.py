@@ -24,7 +24,6 @@ def module():
 def test_every_benchmark_of_time_and_memory_is_run_with_arguments_that_it_has(module):
     texts = {path.name: path.read_text() for path in (ROOT / "benchmarks").glob("*.py")}
     measuring = {name for name, text in texts.items() if "machine(" in text and "__main__" in text}
-    measuring -= {"deep_networks.py"}  # of one thread of a processor: it is run by itself
     for size in ("gpu", "cpu", "trial"):
         commands = [shlex.split(getattr(run, size)) for run in module.RUNS.values()]
         assert {program for program, *_ in commands} == measuring | {"dimension.py"}
@@ -64,4 +63,4 @@ def test_tables_come_out(tmp_path):
 def test_all_of_them_run(tmp_path):
     done = all_of(tmp_path)
     assert done.returncode == 0, done.stdout
-    assert (tmp_path / "README.md").read_text().count("\n## ") == 8
+    assert (tmp_path / "README.md").read_text().count("\n## ") == 9
