@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_saturation.covariance import row_buffer as module
+from lightning_saturation.covariance.accumulation import Accumulation
 from lightning_saturation.covariance.moments import covariance
 from lightning_saturation.covariance.row_buffer import RowBuffer
 
@@ -101,3 +102,31 @@ def test_skipped_rows_are_counted():
     assert buffer.skipped == 1
     buffer.reset()
     assert buffer.skipped == 0
+
+
+@pytest.mark.parametrize("budget", [None, 50])
+def test_positions_are_the_rows_that_they_flatten_to(budget):
+    """Whether they come as a view of maps or not: the same rows are taken, in parts or whole."""
+    maps, flat = (RowBuffer(Accumulation(max_samples=budget)) for _ in range(2))
+    for seed in range(3):
+        x = rows(seed, 60 * 7).view(60, 7, 3)
+        maps.add(x.movedim(1, 2).contiguous().movedim(1, 2))
+        flat.add(x.flatten(0, 1))
+    assert (maps.taken, maps.stride) == (flat.taken, flat.stride)
+    torch.testing.assert_close(maps.moments().scatter, flat.moments().scatter, rtol=1e-9, atol=0)
+    assert maps.taken <= (budget or 3 * 60 * 7)
+
+
+def test_a_batch_larger_than_what_is_taken_at_once_is_taken_in_parts():
+    x = rows(0, 5000, 64)
+    assert x.numel() > module._DIRECT_NUMBERS
+    buffer = RowBuffer()
+    buffer.add(x)
+    assert_holds(buffer, [x])
+
+
+def test_wide_rows_wait_in_no_more_memory_than_is_set_aside(monkeypatch):
+    monkeypatch.setattr(module, "_MOST_BYTES", 2**12)
+    buffer = RowBuffer()
+    buffer.add(rows(0, 3, 64))
+    assert buffer._rows.nbytes <= 2**12

@@ -199,8 +199,14 @@ def test_the_rounding_of_a_merge_is_that_of_its_parts_of_the_means_and_of_the_ei
     merged = merge_sketches(*exact_means)
     unsure = weight * 3 * eps * lengths
     expected = 4 * 13 * eps * float(merged.trace) + 2 * weight * means * unsure
-    assert float(merged.rounding) == pytest.approx(expected, rel=1e-9)
-    assert float(merged.drift) == pytest.approx(4 * eps * (float(first.offset.norm()) + means), rel=1e-9)
+    assert float(merged.rounding) == pytest.approx(expected, rel=1e-9, abs=0)
+    assert float(merged.drift) == pytest.approx(4 * eps * (float(first.offset.norm()) + means), rel=1e-9, abs=0)
+
+
+def test_a_sketch_of_nothing_makes_no_mean_uncertain():
+    sketch = sketched(rows_of("power law", 40, 12, 1e6, 0), 6, 4)
+    merged = merge_sketches(sketch, empty_sketch(12, size=6))
+    assert float(merged.drift) <= float(sketch.drift + 4.01 * 2.0**-52 * sketch.offset.norm())
 
 
 def test_rounding_grows_as_the_square_of_the_rows():

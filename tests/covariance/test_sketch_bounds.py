@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_saturation.covariance.sketch import Sketch
-from lightning_saturation.covariance.sketch_bounds import dimension_bracket, estimated_eigenvalues
+from lightning_saturation.covariance.sketch_bounds import _first_possible, dimension_bracket, estimated_eigenvalues
 
 
 def made_up(squares, shrinkage, lost, *, features, samples, rounding=0.0):
@@ -86,3 +86,8 @@ def test_what_was_kept_gets_its_shrinkage_back_and_the_rest_is_spread_evenly():
     full = estimated_eigenvalues(made_up([9.0, 4.0], 0.5, 2.6, features=2, samples=7)) * 6
     assert full.tolist() == pytest.approx([9.5 * 15.6 / 14, 4.5 * 15.6 / 14])  # nowhere else to put the rest
     assert estimated_eigenvalues(made_up([9.0], 0.0, 0.0, features=1, samples=1)).tolist() == [9.0]
+
+
+def test_a_sum_that_may_just_reach_the_threshold_does():
+    assert _first_possible([0.0, 4.0, 6.0], 0.0, 0.0, 4.0, 5) == 1
+    assert _first_possible([0.0, 4.0, 6.0], 1.0, 2.0, 8.0, 5) == 2

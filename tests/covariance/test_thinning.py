@@ -151,6 +151,11 @@ def test_most_batches_of_a_long_window_need_no_look():
     assert thinning(4096, expected=50_000 * 4, batches=390, positions=4 * 49).grouped == 0
 
 
+def test_the_rows_of_a_group_are_spread_over_a_batch():
+    state = thinning(4096, expected=1_000_000, batches=1000, positions=1)
+    assert state.group * state.near == pytest.approx(1000, rel=0.05)
+
+
 def test_the_rows_are_spread_over_the_whole_window():
     indices, _, _ = stream([1000] * 1000, 1000, expected=10**6)
     assert torch.equal(indices // 1000, torch.arange(1000))

@@ -235,6 +235,11 @@ def test_scales_tell_noise_from_structure() -> None:
     assert scales[0].dimension > 2 * scales[-1].dimension
 
 
+def test_scales_are_those_of_seed_zero() -> None:
+    x = published()[:400]
+    assert two_nn_scales(x) == two_nn_scales(x, seed=0) != two_nn_scales(x, seed=1)
+
+
 def test_scales_draw_nothing_from_the_global_generator() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -252,6 +257,8 @@ def test_the_error_over_splits_is_near_the_laws_on_even_data() -> None:
     assert np.mean(errors) == pytest.approx(two_nn_estimate(published()).standard_error, rel=0.35)
     assert error_over_splits(nearest, seed=1) == error_over_splits(nearest, seed=1)
     assert math.isnan(error_over_splits(nearest[:8], splits=8))
+    assert error_over_splits(nearest, splits=2) > 0
+    assert math.isnan(error_over_splits(nearest[:9], splits=2, discard=0.0))  # five points tell, four do not
     with pytest.raises(ValueError, match="`splits` of at least 2, got 1"):
         error_over_splits(nearest, splits=1)
 

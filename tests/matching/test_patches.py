@@ -61,6 +61,22 @@ def test_a_unit_that_never_answers_is_shown_the_whole_image_and_rows_of_linear_l
     assert [patch.image.shape for patch in found.patches[0]] == [(1, 7, 9)] * 8
 
 
+class Blind(nn.Module):
+    """Answers the same whatever it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x):
+        return self.layer(torch.ones_like(x))
+
+
+def test_a_unit_that_sees_nothing_is_shown_the_whole_image():
+    found = strongest_patches(Blind(), [images()], layer="layer", units=[0], count=2, progress=False)
+    assert [patch.image.shape for patch in found.patches[0]] == [(1, 7, 9)] * 2
+
+
 def test_the_picture_has_a_pane_for_each_patch_of_both_sides():
     found = strongest_patches(edges(), [images()], layer="0", units=[0, 1], count=4, progress=False)
     panes = [axes for axes in found.plot(found).axes if axes.get_images()]

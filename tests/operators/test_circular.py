@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_saturation.operators.circular import circular_work
 from lightning_saturation.operators.density import eigenvalue_histogram
 from lightning_saturation.operators.layer_operator import LayerOperator
 from tests.operators.test_density import errors, grouped_eigenvalues, random_layer
@@ -60,3 +61,10 @@ def test_what_shifts_do_not_commute_with_has_no_frequencies():
         assert LayerOperator(layer, (2, 8, 8)).frequencies() is None
     assert LayerOperator(nn.Linear(3, 4), (3,)).frequencies() is None
     assert LayerOperator(nn.Conv2d(512, 512, 3, **circular), (512, 32, 32)).frequencies() is None  # 2 GiB of kernels
+
+
+def test_the_work_is_that_of_all_frequencies_of_all_groups():
+    """Of 5 × 7 frequencies 5 × 4 are not the opposite of others; each group has a matrix of 6 × 4."""
+    layer = nn.Conv2d(8, 12, 3, padding=1, padding_mode="circular", groups=2)
+    operator = LayerOperator(layer, (8, 5, 7))
+    assert circular_work(operator.weight, operator._geometry, 2) == 4 * (5 * 4) * 2 * 4**3

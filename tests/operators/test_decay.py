@@ -21,7 +21,7 @@ def test_a_power_law_gives_its_exponent(exponent, method):
     histogram = spectrum(5 * ranks**-exponent, method=method, **({} if method == "exact" else {"probes": 20}))
     found = histogram.decay
     assert found.exponent == pytest.approx(exponent, rel=0.03)
-    assert found.r_squared > 0.99
+    assert 0.99 < found.r_squared <= 1
     assert (found.first, found.last) == (1, 100)
 
 
@@ -51,3 +51,9 @@ def test_eigenvalues_at_a_rank_are_the_spikes_and_then_within_a_bin():
 def test_impossible_ranges_are_refused(first, last):
     with pytest.raises(ValueError, match="`first` < `last` <= 50"):
         decay(spectrum(torch.ones(50)), first=first, last=last)
+
+
+def test_five_ranks_are_a_range_and_four_are_not():
+    histogram = spectrum(torch.arange(1, 101).double() ** -0.7, spikes=8)
+    assert decay(histogram, last=5).exponent == pytest.approx(0.7, abs=1e-6)
+    assert math.isnan(decay(histogram, last=4).exponent)

@@ -302,4 +302,7 @@ def test_a_forecast_beyond_the_time_takes_the_path_that_can_stop(monkeypatch):
     found = eigenvalue_histogram(operator, seconds=100.0, probes=2, degree=40)
     assert found.method == "stochastic"
     assert found.note == "the exact path would outlast the time"
+    assert found.exact_trace
     assert eigenvalue_histogram(operator, probes=2, degree=40).method == "exact"
+    small = LayerOperator(random_layer(1, 2), (1, 5, 5))  # as many spikes would be all there is
+    assert eigenvalue_histogram(small, seconds=100.0).method == "exact"

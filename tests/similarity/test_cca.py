@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_saturation.similarity.cca import cca, class_similarity, kept_directions, pwcca, svcca, weigh
+from lightning_saturation.similarity.cca import cca, class_similarity, kept_directions, pwcca, svcca, weigh, whiten
 from lightning_saturation.similarity.metrics import PWCCA
 from lightning_saturation.similarity.pairs import PairMoments, pair_moments
 
@@ -271,6 +271,8 @@ def test_bad_arguments():
     x, y = representations(0)
     with pytest.raises(ValueError, match=r"`delta` in \(0, 1\], got 1\.5"):
         cca(x, y, delta=1.5)
+    with pytest.raises(ValueError, match=r"`delta` in \(0, 1\], got 0"):
+        whiten(torch.eye(2).double(), delta=0.0)
     with pytest.raises(ValueError, match="rows of the same samples, got 200 and 199"):
         svcca(x, y[1:])
     with pytest.raises(TypeError, match="Expected rows `y`"):

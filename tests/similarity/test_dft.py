@@ -83,6 +83,15 @@ def test_batches_merge_to_the_whole(cut, offset):
     torch.testing.assert_close(dft_cca(merged).mean, dft_cca(x, y).mean, rtol=0, atol=1e-8)
 
 
+def test_no_maps_merge_with_any():
+    rng = np.random.default_rng(2)
+    x, y = (torch.from_numpy(rng.standard_normal((30, c, 4, 5))) for c in (3, 2))
+    whole, nothing = frequency_moments(x, y), frequency_moments(x[:0], y[:0])
+    assert nothing.scatter.shape == whole.scatter.shape
+    for merged in (merge_frequency_moments(whole, nothing), merge_frequency_moments(nothing, whole)):
+        torch.testing.assert_close(merged.scatter, whole.scatter)
+
+
 @pytest.mark.parametrize(("old", "new"), [(8, 4), (8, 5), (9, 4), (7, 3), (6, 1), (5, 2)])
 def test_resize_is_scipys_fourier_resampling(old, new):
     maps = np.random.default_rng(2).standard_normal((3, 2, old, old))
@@ -113,5 +122,6 @@ def test_bad_input():
     with pytest.warns(UserWarning, match="1 of 60 samples"):
         found = dft_cca(holed, varied)
     torch.testing.assert_close(found.mean, dft_cca(varied, varied).mean)
+    dft_cca(varied[:5], varied[5:10])  # enough: no correlation is forced
     with pytest.warns(UserWarning, match="3 samples are too few for 2 and 2 channels"):
         dft_cca(varied[:3], varied[:3])
