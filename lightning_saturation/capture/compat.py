@@ -54,6 +54,12 @@ def anything_was_compiled() -> bool:
     return bool(getattr(codes, "seen", None))
 
 
+def schema(operator: Any) -> torch.FunctionSchema:
+    """Return name and arguments of an operator, and which of them it writes into."""
+    found: torch.FunctionSchema = operator._schema
+    return found
+
+
 def storage_reference(tensor: Tensor) -> Any:
     """Return a weak reference to the storage of ``tensor``, with its address as ``cdata``; None where it has none."""
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_saturation.capture import compat
 from lightning_saturation.capture.storages import Storages, tensors_in
 
 # Bit 0 of a storage's bits: its values depend on data or noise. Bit i + 1: on layer i, without a layer in between.
@@ -48,7 +49,7 @@ class DataFlow:
 
     def note(self, func: Any, given: Sequence[Tensor], written: Sequence[Tensor], out: Any) -> None:
         """Take in that the operator ``func`` made ``out`` of ``given``, some of which it may have ``written`` into."""
-        name = func._schema.name
+        name = compat.schema(func).name
         bits = 0
         for tensor in given:
             bits |= self._bits_of(tensor)

@@ -107,11 +107,12 @@ class Look:
 
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
     """Return the tensors that ``func`` works on in place."""
-    if not func._schema.is_mutable:
+    schema = compat.schema(func)
+    if not schema.is_mutable:
         return []
     return [
         part
-        for index, argument in enumerate(func._schema.arguments)
+        for index, argument in enumerate(schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
         for part in tensors_in(args[index] if index < len(args) else kwargs.get(argument.name))
     ]

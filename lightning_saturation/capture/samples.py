@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_saturation.capture import compat
 from lightning_saturation.capture.storages import Storages, tensors_in
 
 
@@ -83,7 +84,7 @@ class SampleAxes:
         noise = torch.Tag.nondeterministic_seeded in func.tags
         for tensor in tensors_in(out):
             key = self._storages.key(tensor)
-            if key is None or (key in keys and (key in self._marks or not func._schema.is_mutable)):
+            if key is None or (key in keys and (key in self._marks or not compat.schema(func).is_mutable)):
                 continue  # a view, or written into what was known
             carried = (_carry(func, args, kwargs, t, a, tensor, self.size) for t, a in known)
             moved = [axis for axis in carried if axis is not None]
@@ -123,8 +124,9 @@ def _carry(
     func: Any, args: Any, kwargs: dict[str, Any], tensor: Tensor, axis: Axis, out: Tensor, size: int
 ) -> Axis | None:
     """Return where the samples of ``tensor``, one of the inputs of ``func``, are in its output ``out``."""
-    name, dim, inner, samples = func._schema.name.removeprefix("aten::"), *axis
-    named = {a.name: args[i] if i < len(args) else kwargs.get(a.name) for i, a in enumerate(func._schema.arguments)}
+    schema = compat.schema(func)
+    name, dim, inner, samples = schema.name.removeprefix("aten::"), *axis
+    named = {a.name: args[i] if i < len(args) else kwargs.get(a.name) for i, a in enumerate(schema.arguments)}
     along = [d % max(tensor.ndim, 1) for d in _listed(named.get("dim")) if isinstance(d, int)]
     to: int | None = dim
     if name in ("mm", "addmm", "bmm", "baddbmm"):

@@ -201,8 +201,9 @@ def _positions(model: nn.Module, batches: Batches, layers: Sequence[str]) -> dic
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
     """Put ``new`` wherever ``old`` is and return how to go back."""
-    # `named_children` names a layer that is used twice once.
-    places = [(parent, name) for parent in model.modules() for name, child in parent._modules.items() if child is old]
+    # A layer that is used twice has two paths.
+    paths = [path for path, module in model.named_modules(remove_duplicate=False) if path and module is old]
+    places = [(model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in paths]
     for parent, name in places:
         setattr(parent, name, new)
     return [(parent, name, old) for parent, name in places]
