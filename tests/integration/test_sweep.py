@@ -35,8 +35,8 @@ def _where(server: SweepServer, folder: Path) -> dict:
 @needs_proc
 @pytest.mark.timeout(900)
 def test_a_sweep_with_its_agent_and_one_trial_that_the_server_stops(tmp_path):
-    sweep = _sweep_file(tmp_path, model=["mlp"], width=[0.25, 0.5], epochs=[3, 5000])
-    trials = [{"model": "mlp", "width": 0.25, "epochs": 3}, {"model": "mlp", "width": 0.5, "epochs": 5000}]
+    sweep = _sweep_file(tmp_path, model=["mlp"], width=[0.25, 0.5, 1.0], epochs=[3, 5000])
+    trials = [{"model": "mlp", "width": width, "epochs": 5000 if width == 0.5 else 3} for width in (0.25, 0.5, 1.0)]
 
     def some_epochs_of_the_second(run: str) -> bool:
         # The core sends what it has after 15 seconds; what it has written by then tells sooner that the trial is busy.
@@ -50,12 +50,12 @@ def test_a_sweep_with_its_agent_and_one_trial_that_the_server_stops(tmp_path):
         output, _ = process.communicate(timeout=programs.PATIENCE)
         assert process.returncode == 0, output
         assert programs.alive(token) == {}
-    whole, stopped = server.runs["trial0"], server.runs["trial1"]
+    whole, stopped, last = (server.runs[f"trial{number}"] for number in range(3))
 
     assert [command["type"] for command in server.commands][:2] == ["run", "run"]
     assert {"type": "stop", "run_id": "trial1"} in server.commands
     assert server.sweep["early_terminate"]["type"] == "hyperband"
-    for record, trial in ((whole, trials[0]), (stopped, trials[1])):
+    for record, trial in zip((whole, stopped, last), trials, strict=True):
         assert record["sweep"] == SWEEP
         assert {name: record["config"][name]["value"] for name in trial} == trial
 
@@ -64,7 +64,7 @@ def test_a_sweep_with_its_agent_and_one_trial_that_the_server_stops(tmp_path):
     assert len(_rows(whole, "val/accuracy")) == len(_rows(whole, "saturation/train/average")) == 3
     assert 1 <= len(_rows(stopped, "val/accuracy")) < 5000
 
-    for record in (whole, stopped):
+    for record in (whole, stopped, last):
         layers = [key for key in record["summary"] if key.startswith("saturation/train/layers/network.")]
         assert len(layers) == 3
         assert 0 < record["summary"]["saturation/train/average"] <= 1
@@ -78,22 +78,24 @@ def test_a_sweep_with_its_agent_and_one_trial_that_the_server_stops(tmp_path):
         assert "saturation" in record["summary"]["saturation/train/diagnosis"]
 
     # One chart, the same for all runs, which asks the server for the table and the name of every run in view.
-    chart, other = (
-        record["config"]["_wandb"]["value"]["visualize"][CHART]["panel_config"] for record in (whole, stopped)
-    )
-    assert chart == other
+    charts = [
+        record["config"]["_wandb"]["value"]["visualize"][CHART]["panel_config"] for record in (whole, stopped, last)
+    ]
+    chart = charts[0]
+    assert charts == 3 * [chart]
     assert chart["fieldSettings"] == {"x": "depth", "y": "saturation", "stroke": None}
     (query,) = chart["userQuery"]["queryFields"]
     fields = {field["name"]: field for field in query["fields"]}
     assert {"id", "name", "summaryTable"} <= set(fields)
     assert fields["summaryTable"]["args"] == [{"name": "tableKey", "value": f"{CHART}_table"}]
-    lines = [_line(server, name) for name in ("trial0", "trial1")]
-    assert [[point["depth"] for point in line] for line in lines] == 2 * [[0, 0.5, 1]]
-    assert lines[0] != lines[1]
+    lines = [_line(server, name) for name in server.runs]
+    assert [[point["depth"] for point in line] for line in lines] == 3 * [[0, 0.5, 1]]
+    assert len({tuple(point["saturation"] for point in line) for line in lines}) == 3
 
-    # only the trial that ran to its end has a result
+    # only the trials that ran to their end have a result
     folder = tmp_path / "results" / "sweep"
-    assert [json.loads(path.read_text())["config"] for path in folder.glob("trials/*.json")] == [trials[0]]
+    whole = [json.loads(path.read_text())["config"] for path in folder.glob("trials/*.json")]
+    assert sorted(whole, key=lambda trial: trial["width"]) == [trials[0], trials[2]]
     assert (folder / "scatter.png").read_bytes().startswith(b"\x89PNG")
 
 
