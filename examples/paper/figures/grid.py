@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -82,7 +84,8 @@ def profiles(records: list[Record], data: str) -> Figure | None:
         row[0].set_ylabel("saturation")
     for pane in panes[-1]:
         pane.set_xlabel("layers, in their order")
-    figure.suptitle(f"{NAMES[data]}: saturation by layer, test accuracy (line: range over seeds)", fontsize=10)
+    said = f"{NAMES[data]}: saturation by layer, test accuracy (line: range over seeds)"
+    figure.suptitle(fill(said, 40 * panes.shape[1]), fontsize=10)
     return figure
 
 
