@@ -32,6 +32,12 @@ def in_transform() -> bool:
     return torch._C._functorch.maybe_current_level() is not None
 
 
+def is_no_data() -> bool:
+    """Return whether what runs here is no data: recomputed in a backward, inside of a transform, or traced."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or in_backward() or in_transform()
+
+
 def is_exporting() -> bool:
     """Return whether the model runs to be exported: an exported program outlives every capture."""
     # The compiler of torch 2.7 and 2.8 takes `torch.compiler.is_exporting()` to be true of whatever it compiles.

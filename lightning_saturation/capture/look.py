@@ -6,7 +6,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -69,14 +69,9 @@ class Look:
             if not self._eagerly and compat.anything_was_compiled():
                 self.flow.unlearn()
 
-    @contextmanager
-    def looking_away(self) -> Iterator[None]:
-        """Do something of our own, which is no part of the step."""
-        before, _SHARED.away = _SHARED.away, True
-        try:
-            yield
-        finally:
-            _SHARED.away = before
+    def looking_away(self) -> AbstractContextManager[None]:
+        """Return a context for what is of our own, and no part of the step."""
+        return _away() if anybody_looks() else nullcontext()
 
     @property
     def sees(self) -> bool:
@@ -105,6 +100,20 @@ class Look:
             self.axes.note(func, args, kwargs, given, out)
 
 
+@contextmanager
+def _away() -> Iterator[None]:
+    before, _SHARED.away = _SHARED.away, True
+    try:
+        yield
+    finally:
+        _SHARED.away = before
+
+
+def anybody_looks() -> bool:
+    """Return whether any look of this thread is open, so that what runs is noted."""
+    return bool(_SHARED.looks)
+
+
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
     """Return the tensors that ``func`` works on in place."""
     schema = compat.schema(func)
@@ -126,24 +135,24 @@ class _Shared(threading.local):
 
     def __init__(self) -> None:
         self.away = False
-        self._looks: list[Look] = []
+        self.looks: list[Look] = []
         self._open = ExitStack()
 
     @contextmanager
     def joined(self, look: Look, eagerly: bool) -> Iterator[None]:
         """Show ``look`` every operator that runs; compiled functions may run ``eagerly`` meanwhile."""
-        if not self._looks:
+        if not self.looks:
             with ExitStack() as stack:
                 if eagerly:
                     stack.enter_context(compat.run_eagerly())
-                stack.enter_context(_Mode(self._looks))
+                stack.enter_context(_Mode(self.looks))
                 self._open = stack.pop_all()
-        self._looks.append(look)
+        self.looks.append(look)
         try:
             yield
         finally:
-            self._looks.remove(look)
-            if not self._looks:
+            self.looks.remove(look)
+            if not self.looks:
                 self._open.close()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -55,8 +56,7 @@ def pool(output: Tensor, *, layout: Layout = Layout(), pooling: Pooling = "mean"
     if not positions:
         return output
     if pooling == "mean":
-        half = output.dtype in (torch.float16, torch.bfloat16)
-        return output.mean(positions, dtype=torch.float32 if half else None)
+        return output.mean(positions, dtype=_mean_type(output))
     if pooling == "max":
         return output.amax(positions)
     if pooling == "last":
@@ -65,6 +65,23 @@ def pool(output: Tensor, *, layout: Layout = Layout(), pooling: Pooling = "mean"
     if pooling == "median":
         return rows.median(1).values
     return rows.flatten(0, 1) if pooling == "positions" else rows.flatten(1)
+
+
+def pooler(output: Tensor, *, layout: Layout, pooling: Pooling, views: bool = False) -> Callable[[Tensor], Tensor]:
+    """Return what makes rows of outputs of the shape and type of ``output``, as :func:`pool` does.
+
+    With ``views``, every position's row comes as :func:`positions_view` gives it.
+    """
+    if pooling == "mean" and output.ndim > max(layout.unbatched, 2):
+        positions = [dim for dim in range(output.ndim) if dim not in (layout.batch, output.ndim + layout.features)]
+        return partial(torch.mean, dim=positions, dtype=_mean_type(output))
+    if pooling == "positions" and views:
+        return partial(positions_view, layout=layout)
+    return partial(pool, layout=layout, pooling=pooling)
+
+
+def _mean_type(output: Tensor) -> torch.dtype | None:
+    return torch.float32 if output.dtype in (torch.float16, torch.bfloat16) else None
 
 
 def positions_view(output: Tensor, *, layout: Layout = Layout()) -> Tensor:  # noqa: B008

@@ -74,7 +74,8 @@ class LayerTracker(Generic[Window]):
         """Count the outputs for a ``batch`` into the window of ``stage``, or count nothing."""
         self._end_batch()
         if stage is not None:
-            plain = not self._compiled and not compat.may_run_compiled(self._model)
+            # Asking goes through all modules; once the stage has been looked at, no answer changes anything.
+            plain = stage not in self._looked and not self._compiled and not compat.may_run_compiled(self._model)
             late = compat.MODES_LET_COMPILE and not (plain or self._looked) and self._late.get(stage, False)
             if late:
                 self._begin_anew(stage)
@@ -139,7 +140,7 @@ class LayerTracker(Generic[Window]):
         if self._recording is None or not self.counts():
             return
         window = self.windows[self._recording]
-        self._kinds.count(name, rows.shape[:-1].numel())
+        self._kinds.count(name, rows.shape[0] if rows.ndim == 2 else rows.shape[:-1].numel())
         if self._widest is None or rows.shape[-1] <= self._widest or self._wide.get(name):
             window.add(name, rows)
         else:
@@ -193,7 +194,7 @@ class LayerTracker(Generic[Window]):
         if not self._late[stage]:
             self._before[stage] = None
         self._kinds.end_batch(samples)
-        outputs = self.outputs(stage) if len(self.windows[stage].order) > 1 else ()
+        outputs = self.outputs(stage) if held and len(self.windows[stage].order) > 1 else ()
         for name, rows in held:
             if self._wide.setdefault(name, name not in outputs):
                 self.windows[stage].add(name, rows)

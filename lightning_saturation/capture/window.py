@@ -29,6 +29,7 @@ class LayerWindow(ABC):
         self.seen: dict[str, None] = {}
         self.batches: int | None = None
         """How many batches the window will have, where that is known."""
+        self._places: dict[str, int] = {}  # of the layers in `order`
         self._reached = 0  # how many of `order` lie before the last that ran in this batch, itself included
         self._troubled: set[tuple[str, str, str]] = set()
 
@@ -48,14 +49,16 @@ class LayerWindow(ABC):
         self.order = known
         for name, before in rest:
             self.order.insert(max((self.order.index(each) + 1 for each in before), default=0), name)
+        self._number()
 
     def note(self, name: str) -> None:
         """Note that layer ``name`` runs."""
-        if name not in self.order:
+        if name not in self._places:
             # Behind those that ran before it, not at the end: an earlier batch may have skipped this layer.
             self.order.insert(self._reached, name)
+            self._number()
         # A layer that is used again does not lead back: what follows it lies behind all that ran.
-        self._reached = max(self._reached, self.order.index(name) + 1)
+        self._reached = max(self._reached, self._places[name] + 1)
 
     def add(self, name: str, rows: Tensor) -> None:
         """Take in ``rows`` (…, features) of layer ``name``; whatever fails is left out, with one warning."""
@@ -91,10 +94,14 @@ class LayerWindow(ABC):
         """Go on where ``state`` was written; layers that this window does not have are left out."""
         self.reset()
         self.order = [name for name in state["order"] if name in self.names]
+        self._number()
         for name in state["seen"]:
             if name in self.order:
                 self._load_layer(name, state["layers"][name])
                 self.seen[name] = None
+
+    def _number(self) -> None:
+        self._places = {name: place for place, name in enumerate(self.order)}
 
     @abstractmethod
     def _layer_state(self, name: str) -> dict[str, Any]:

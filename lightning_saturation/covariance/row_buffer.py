@@ -31,6 +31,8 @@ class RowBuffer:
         self._exact = Covariance(sync_on_compute=False)
         self._sketched = SketchedCovariance(sync_on_compute=False)
         self._rows = self._spare = torch.empty(0, 0)
+        self._capacity = 0
+        self._usual: tuple[int, torch.dtype, torch.device] | None = None  # rows that need no other buffer
         self._filled, self._pinned = 0, False
         self._pending: tuple[Tensor, int, Any] | None = None  # rows still on their way to another device, their weight
         self._thinning: Thinning | None = None
@@ -42,24 +44,21 @@ class RowBuffer:
         ``batches`` is how many such calls the window will have, if that is known. Whatever the covariance would refuse
         is refused here: an error at the end of a window comes too late.
         """
-        if rows.ndim < 2 or not rows.shape[-1] or rows.is_complex():
+        features, count = rows.shape[-1] if rows.ndim else 0, rows.shape[:-1].numel()
+        if rows.ndim < 2 or not features or rows.is_complex():
             raise ValueError(f"Expected real rows (samples, features), got {rows.dtype} of shape {tuple(rows.shape)}.")
-        features, count = rows.shape[-1], rows.shape[:-1].numel()
         if not count:
             return
-        if features != self.features and self._seen:
-            raise ValueError(f"Expected rows of {self.features} features as before, got {features}.")
-        dtype = torch.promote_types(rows.dtype, torch.float32)
-        if features != self.features or torch.promote_types(dtype, self._rows.dtype) != self._rows.dtype:
-            self._flush()
-            self._allocate(features, dtype, self._accumulation.state_device or rows.device)
-        elif self._accumulation.state_device is None and rows.device != self._rows.device:
-            self._move(rows.device)  # what came out of a checkpoint, or a model that was moved
+        if (features, rows.dtype, rows.device) != self._usual:
+            self._adapt(rows)
         chosen = self._choose(rows, count, batches)
-        if not len(chosen):
+        if not chosen.shape[0]:
+            return
+        if chosen.ndim == 2 and chosen.shape[0] <= self._capacity:
+            self._collect(chosen)
             return
         direct = rows.device == self._rows.device
-        for part in _parts(chosen, max(len(self._rows), _DIRECT_NUMBERS // features if direct else 0)):
+        for part in _parts(chosen, max(self._capacity, _DIRECT_NUMBERS // features if direct else 0)):
             self._collect(part)
 
     def moments(self) -> Moments | None:
@@ -132,6 +131,19 @@ class RowBuffer:
         self._exact.reset()
         self._sketched.reset()
 
+    def _adapt(self, rows: Tensor) -> None:
+        """Get ready for ``rows`` of another width, type or device than before."""
+        features = rows.shape[-1]
+        if features != self.features and self._seen:
+            raise ValueError(f"Expected rows of {self.features} features as before, got {features}.")
+        dtype = torch.promote_types(rows.dtype, torch.float32)
+        if features != self.features or torch.promote_types(dtype, self._rows.dtype) != self._rows.dtype:
+            self._flush()
+            self._allocate(features, dtype, self._accumulation.state_device or rows.device)
+        elif self._accumulation.state_device is None and rows.device != self._rows.device:
+            self._move(rows.device)  # what came out of a checkpoint, or a model that was moved
+        self._usual = features, rows.dtype, rows.device
+
     def _choose(self, rows: Tensor, count: int, batches: int | None) -> Tensor:
         """Return the rows that the budget leaves, without making a copy of all of them first."""
         self._seen += count
@@ -152,7 +164,7 @@ class RowBuffer:
         self._thinning = after
         if picked is None:
             return rows
-        if not len(picked):
+        if not picked.shape[0]:
             return rows[:0]
         picked = picked.to(rows.device, non_blocking=True)
         if rows.is_contiguous():
@@ -161,19 +173,21 @@ class RowBuffer:
 
     def _collect(self, rows: Tensor) -> None:
         """Put ``rows`` (samples, features), into the buffer, or past it where there are enough of them."""
-        if self._filled + len(rows) > len(self._rows):
+        count = rows.shape[0]
+        if self._filled + count > self._capacity:
             self._flush()
-        if 2 * len(rows) >= len(self._rows) and rows.device == self._rows.device:
+        if 2 * count >= self._capacity and rows.device == self._rows.device:
             self._flush()  # enough of them at once, and in order
             self._update(rows, self.stride)
             return
-        self._rows[self._filled : self._filled + len(rows)].copy_(rows, non_blocking=self._pinned)
-        self._filled += len(rows)
+        self._rows[self._filled : self._filled + count].copy_(rows, non_blocking=self._pinned)
+        self._filled += count
 
     def _allocate(self, features: int, dtype: torch.dtype, device: torch.device) -> None:
         fitting = _MOST_BYTES // (features * dtype.itemsize)
         wanted = sketch_size(features) if self._accumulation.sketches(features) else max(_LEAST_ROWS, features)
-        shape = (max(1, min(wanted, fitting)), features)
+        self._capacity, self._usual = max(1, min(wanted, fitting)), None
+        shape = self._capacity, features
         pinned = self._pinned = device.type == "cpu" and torch.cuda.is_available()
         # Allocated outside inference mode, in which Lightning validates, so that training may write into it too.
         with torch.inference_mode(False):

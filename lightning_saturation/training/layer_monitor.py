@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
@@ -65,7 +66,7 @@ class LayerMonitor(Monitor, Generic[Window]):
         if self._tracker is not None and window is not None:
             if window.is_empty:
                 window.batches = batches_per_window(trainer, stage, self.every_n_train_steps)
-            self._tracker.counts = lambda: not _in_a_hook(pl_module)
+            self._tracker.counts = partial(_in_a_step, pl_module)
             self._tracker.record(stage, batch)
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
@@ -107,10 +108,10 @@ class LayerMonitor(Monitor, Generic[Window]):
         return {**super().__getstate__(), "_tracker": None}  # a copy watches nothing
 
 
-def _in_a_hook(module: LightningModule) -> bool:
-    """Return whether a hook of a callback or of the module runs, and not a step: forwards in there are no data.
+def _in_a_step(module: LightningModule) -> bool:
+    """Return whether a step runs, and not a hook of a callback or of the module: forwards in there are no data.
 
     Which callbacks have their hooks between ours depends on the order of callbacks. Nothing public tells; where
     Lightning no longer does, all is counted.
     """
-    return str(getattr(module, "_current_fx_name", None) or "").startswith("on_")
+    return not str(getattr(module, "_current_fx_name", None) or "").startswith("on_")
