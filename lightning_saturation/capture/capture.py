@@ -252,18 +252,20 @@ class Capture:
             return output
         layout = self.layout(name, output)
         width = None if kind is None else kind.width_of(module)
-        if self._positions is not None and self.pooling is not None and width in (None, output.shape[layout.features]):
+        pooling = self.pooling
+        if pooling is None or width not in (None, output.shape[layout.features]):
+            return rows_of(module, output, pooling, layout, width=width, views=self.views)
+        if self._positions is not None:
             axis = self.look.axes.axis(output) if self.look.is_open else None
-            rows = masked_rows(output, self.pooling, layout, self._positions, axis=axis)
+            rows = masked_rows(output, pooling, layout, self._positions, axis=axis)
             if rows is not None:
                 self.masked.add(name)
                 return rows
-        if self.pooling is not None and self._positions is None and width in (None, output.shape[layout.features]):
-            make = pooler(output, layout=layout, pooling=self.pooling, views=self.views)
-            rows = make(output)
+        make = pooler(output, layout=layout, pooling=pooling, views=self.views)
+        rows = make(output)
+        if self.mask is None:  # masks differ from batch to batch
             self._usual[number] = _Usual(output.shape, output.dtype, self.samples, make)
-            return rows
-        return rows_of(module, output, self.pooling, layout, width=width, views=self.views)
+        return rows
 
     @property
     def raises(self) -> bool:

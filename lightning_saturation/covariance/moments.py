@@ -11,6 +11,9 @@ from torch import Tensor
 from lightning_saturation.covariance.precision import SINGLE_ROWS, single_products, slow_double
 from lightning_saturation.shapes import Float, Int
 
+_BLOCKED = 64
+"""Features from which blocks are wide enough to run as fast as the whole."""
+
 
 class Moments(NamedTuple):
     """Number, mean and centred scatter ``Σ (x − mean)(x − mean)ᵀ`` of rows, float64."""
@@ -24,6 +27,7 @@ class ShiftedSums(NamedTuple):
     """The same in the form that accumulates: sums of rows minus a fixed ``shift``, exact at any offset.
 
     Raw float32 sums at an offset of 1e4 lose every digit of the covariance; shifted float64 sums keep about fourteen.
+    ``products`` are symmetric, and only their upper triangle is sure to be whole.
     """
 
     samples: Int[Tensor, ""]
@@ -62,8 +66,16 @@ def add_rows(
             for part in torch.split(rows, SINGLE_ROWS):
                 sums.products.add_(single_products(part), alpha=weight)
         else:
-            sums.products.addmm_(rows.T, rows, alpha=weight)
+            _add_products(sums.products, rows, weight)
     return len(rows) - counted
+
+
+def _add_products(products: Tensor, rows: Tensor, weight: int) -> None:
+    """Add at least the upper triangle of ``rowsᵀ rows``: of wide layers on a CPU by blocks, 10 of 16 products."""
+    features = rows.shape[1]
+    step = -(-features // 4) if features >= _BLOCKED and rows.device.type == "cpu" else features
+    for start in range(0, features, step):
+        products[start : start + step, start:].addmm_(rows[:, start : start + step].T, rows[:, start:], alpha=weight)
 
 
 def _shifted(sums: ShiftedSums, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,7 +104,8 @@ def _shifted(sums: ShiftedSums, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def from_sums(sums: ShiftedSums) -> Moments:
     """Return the moments that ``sums`` stand for."""
     offset = sums.total / sums.samples.clamp(min=1)
-    return Moments(sums.samples.clone(), sums.shift + offset, torch.addr(sums.products, sums.total, offset, alpha=-1))
+    products = sums.products.triu() + sums.products.triu(1).T
+    return Moments(sums.samples.clone(), sums.shift + offset, products.addr_(sums.total, offset, alpha=-1))
 
 
 def to_sums(moments: Moments) -> ShiftedSums:

@@ -13,7 +13,7 @@ from lightning_saturation.covariance.covariance import Covariance
 from lightning_saturation.covariance.moments import Moments
 from lightning_saturation.covariance.sketch import Sketch, sketch_size
 from lightning_saturation.covariance.sketched_covariance import SketchedCovariance
-from lightning_saturation.covariance.thinning import Thinning, take, thinning
+from lightning_saturation.covariance.thinning import Thinning, next_row, take, thinning
 
 # Updating a (features, features) matrix once per step moves more memory than it does arithmetic; about as many rows as
 # features at a time turn it into a matrix product. The bytes bound what a very wide layer may hold.
@@ -37,6 +37,7 @@ class RowBuffer:
         self._pending: tuple[Tensor, int, Any] | None = None  # rows still on their way to another device, their weight
         self._thinning: Thinning | None = None
         self._seen = self._seen_before = 0
+        self._due = 0  # before so many rows seen, none is taken
 
     def add(self, rows: Tensor, *, batches: int | None = None) -> None:
         """Take ``rows`` (…, features) in; raises ``ValueError`` where their width is not that of the first.
@@ -51,6 +52,9 @@ class RowBuffer:
             return
         if (features, rows.dtype, rows.device) != self._usual:
             self._adapt(rows)
+        if self._seen + count <= self._due:
+            self._seen += count
+            return
         chosen = self._choose(rows, count, batches)
         if not chosen.shape[0]:
             return
@@ -108,7 +112,7 @@ class RowBuffer:
         self._settle()
         metric = self._sketched if self._accumulation.sketches(self.features) else self._exact
         sums = {name: state.clone() for name, state in metric.metric_state.items() if isinstance(state, Tensor)}
-        thinned = None if self._thinning is None else tuple(self._thinning)
+        thinned = None if self._thinning is None else tuple(self._thinning._replace(seen=self._seen))
         rows = {"features": self.features, "dtype": str(self._rows.dtype), "thinning": thinned}
         return {**sums, **rows, "rows seen": self._seen, "rows seen before": self._seen_before}
 
@@ -122,12 +126,12 @@ class RowBuffer:
         for name in metric.metric_state:
             setattr(metric, name, state[name].clone())
         self._thinning = None if state["thinning"] is None else Thinning(*state["thinning"])
-        self._seen, self._seen_before = state["rows seen"], state["rows seen before"]
+        self._seen, self._seen_before, self._due = state["rows seen"], state["rows seen before"], 0
 
     def reset(self) -> None:
         """Forget all rows; how many there were tells how many to expect."""
         self._filled, self._pending, self._thinning = 0, None, None
-        self._seen, self._seen_before = 0, self._seen or self._seen_before
+        self._seen, self._seen_before, self._due = 0, self._seen or self._seen_before, 0
         self._exact.reset()
         self._sketched.reset()
 
@@ -146,7 +150,7 @@ class RowBuffer:
 
     def _choose(self, rows: Tensor, count: int, batches: int | None) -> Tensor:
         """Return the rows that the budget leaves, without making a copy of all of them first."""
-        self._seen += count
+        before, self._seen = self._seen, self._seen + count
         budget = self._accumulation.budget(rows.shape[-1])
         if budget is None:
             return rows
@@ -157,11 +161,10 @@ class RowBuffer:
                 batches=batches,
                 positions=rows.shape[1] if rows.ndim > 2 else None,  # rows in two dimensions may be positions as well
             )
-        before = self._thinning.stride
-        after, picked = take(self._thinning, count)
-        if after.stride != before:
+        after, picked = take(self._thinning._replace(seen=before), count)
+        if after.stride != self.stride:
             self._flush()  # what is collected so far has another weight
-        self._thinning = after
+        self._thinning, self._due = after, next_row(after)
         if picked is None:
             return rows
         if not picked.shape[0]:

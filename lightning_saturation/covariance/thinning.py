@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +11,7 @@ from torch import Tensor
 from lightning_saturation.shapes import Int
 
 # Looking into a batch costs the same whatever is taken of it; so many of a long window's batches are worth it.
-_LOOKS = 128
-_FEW = 16  # places that plain integers find sooner than arrays do
+_LOOKS = 64
 _WORD = 2**64 - 1
 _STARTS = 2**63  # numbers of the places where groups begin, beyond those of all strata
 
@@ -52,7 +50,7 @@ def thinning(
     ``budget`` rows at the last stride.
 
     Where also the number of ``batches`` and that of ``positions`` per sample are known, rows of many batches come from
-    about 128 to 256 of them, spread evenly, so that most need not be looked at. They are still at least ``positions``
+    about 64 to 192 of them, spread evenly, so that most need not be looked at. They are still at least ``positions``
     apart on average, hence of different samples: fewer batches are looked into only where samples are more than rows.
 
     >>> thinning(100, expected=1000).stride
@@ -102,22 +100,42 @@ def take(state: Thinning, rows: int) -> tuple[Thinning, Int[Tensor, " taken"] | 
     if state.stride == 1:
         return after, None
     grouped = state.grouped * state.stride
-    picked = [place - begin for place in _in_groups(state, begin, min(end, grouped)) if begin <= place < end]
-    if end <= grouped:
-        return after, torch.tensor(picked, dtype=torch.int64)
-    first, last = max(begin, grouped) // state.stride, -(-end // state.stride)
-    if last - first <= _FEW:
-        picked += [place - begin for place in _places(state.seed, first, last, state.stride) if begin <= place < end]
-        return after, torch.tensor(picked, dtype=torch.int64)
-    strata = np.arange(first, last, dtype=np.uint64)
-    places = (strata * np.uint64(state.stride) + _place(state.seed, strata, state.stride)).astype(np.int64) - begin
-    places = places[(places >= 0) & (places < rows)]
-    return after, torch.from_numpy(np.concatenate([np.array(picked, dtype=np.int64), places]))
+    parts = _in_groups(state, begin, min(end, grouped))
+    if end > grouped:
+        parts.append(_places(state.seed, max(begin, grouped) // state.stride, -(-end // state.stride), state.stride))
+    places = np.concatenate([*parts, np.empty(0, np.int64)]) - begin
+    return after, torch.from_numpy(places[(places >= 0) & (places < rows)])
 
 
-def _in_groups(state: Thinning, begin: int, end: int) -> Iterator[int]:
-    """Yield places of rows in groups, among them all from ``begin`` to ``end``, in order."""
+def next_row(state: Thinning) -> int:
+    """Return the number of a row before which none is taken, at least ``state.seen``; as many rows need no look.
+
+    >>> state = thinning(4, expected=12)
+    >>> next_row(state), next_row(take(state, 2)[0])
+    (1, 3)
+    """
+    seen, stride, grouped = state.seen, state.stride, state.grouped * state.stride
+    if seen >= grouped:
+        stratum = seen // stride
+        places = [index * stride + int(_place(state.seed, index, stride)) for index in (stratum, stratum + 1)]
+        found = next(place for place in places if place >= seen)
+    else:
+        length, stretch = state.group * stride, state.group * state.near
+        found = grouped
+        for offset in range(seen // length * length, grouped, length):
+            start = int(_place(state.seed, _STARTS + offset // length, length))
+            at = max(seen - offset, 0)
+            if at < start + stretch:
+                found = offset + (at if at < start + stretch - length else max(start, at))
+                break
+    # Beyond the budget the stride doubles, whether or not a row is due.
+    return min(found, max(state.budget * stride, seen))
+
+
+def _in_groups(state: Thinning, begin: int, end: int) -> list[Int[np.ndarray, " places"]]:
+    """Return places of rows in groups, among them all from ``begin`` to ``end``."""
     length, stretch = state.group * state.stride, state.group * state.near
+    parts = []
     for group in range(begin // length, -(-end // length)):
         offset = group * length
         start = int(_place(state.seed, _STARTS + group, length))
@@ -127,15 +145,16 @@ def _in_groups(state: Thinning, begin: int, end: int) -> Iterator[int]:
             first = max(low - shift, 0) // state.near
             last = -(-min(high - shift, stretch) // state.near)
             if first < last:
-                stratum = group * state.group
-                for place in _places(state.seed, first, last, state.near, stratum=stratum):
-                    if 0 <= place + shift < length:
-                        yield offset + shift + place
+                places = _places(state.seed, first, last, state.near, stratum=group * state.group) + shift
+                parts.append(places[(places >= 0) & (places < length)] + offset)
+    return parts
 
 
-def _places(seed: int, first: int, last: int, span: int, *, stratum: int = 0) -> list[int]:
+def _places(seed: int, first: int, last: int, span: int, *, stratum: int = 0) -> Int[np.ndarray, " strata"]:
     """Return, for strata from ``first`` to ``last`` of ``span`` rows, which row is taken; counted from ``stratum``."""
-    return [index * span + int(_place(seed, stratum + index, span)) for index in range(first, last)]
+    strata = np.arange(first, last, dtype=np.uint64)
+    places: np.ndarray = (strata * np.uint64(span) + _place(seed, strata + np.uint64(stratum), span)).astype(np.int64)
+    return places
 
 
 def _place(seed: int, index: Any, span: int) -> Any:

@@ -407,3 +407,26 @@ def test_bad_arguments_are_errors_before_any_hook():
     with pytest.raises(ValueError, match="nothing matches 'nope'"):
         capture(model, Rows(), layers=["nope"])
     assert untouched(model)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "last", "positions", "flatten"])
+def test_an_output_like_the_last_one_gives_the_same_rows_as_any_other(pooling):
+    """The short way and the long one, in turns: sizes of batches, types, one sample alone, in-place layers behind."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True))
+    batches = [torch.randn(size, 3, 2, 2) for size in (5, 5, 2, 5, 5)]
+    inputs = [(x, False) for x in (*batches, batches[0][0])] + [(x, True) for x in batches[:2]] + [(batches[0], False)]
+
+    def forward(x, half):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            model(x)
+
+    rows = Rows()
+    with capture(model, rows, pooling=pooling):
+        for each in inputs:
+            forward(*each)
+    for each, (_, found) in zip(inputs, rows.calls, strict=True):
+        alone = Rows()
+        with capture(model, alone, pooling=pooling):
+            forward(*each)
+        assert torch.equal(found, alone["0"])
+        assert found.dtype == alone["0"].dtype
