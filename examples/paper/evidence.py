@@ -24,6 +24,7 @@ from paper.figures.records import load
 from paper.plan import plan
 from paper.studies.plan import studies
 from paper.worth import saturation_claims, spectral_claims, svcca_claims
+from paper.worth.accuracies import accuracies
 from paper.worth.changes import freezing, sizing
 from paper.worth.claims import OPEN
 from paper.worth.compression import compression
@@ -43,6 +44,7 @@ def texts(results: Path, series: Path) -> dict[str, str]:
     answered = [study for study in answered if study["finished"]]
     found: dict[str, str] = {
         "state": f"{len(records)} of {len(plan())} runs and {len(answered)} of {len(studies())} studies are there.",
+        "accuracies": accuracies(records),
         "ranking": ranking(records),
         "sizing": sizing(answered),
         "freezing": freezing(answered),

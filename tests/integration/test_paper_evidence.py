@@ -13,6 +13,7 @@ from examples.paper.run import HERE
 from paper.figures.records import Record  # isort: skip
 from paper.settings import Settings  # isort: skip
 from paper.worth import statistics  # isort: skip
+from paper.worth.accuracies import accuracies  # isort: skip
 from paper.worth.claims import FAILS, HOLDS, OPEN, correlation, of_runs, of_studies  # isort: skip
 from paper.worth.ranking import ranking  # isort: skip
 from paper.worth.stopping import halves, stopping  # isort: skip
@@ -101,6 +102,16 @@ def test_seeds_of_one_kind_are_on_one_side_of_the_split():
     runs = [_long(f"kind{kind}_s{seed}", 10) for kind in range(4) for seed in range(2)]
     sides = [{run["settings"]["name"].split("_")[0] for run in half} for half in halves(runs)]
     assert sides == [{"kind0", "kind2"}, {"kind1", "kind3"}]
+
+
+def test_accuracies_are_means_of_the_last_epochs_and_of_seeds():
+    def runs(*accuracies, width):
+        rows = [{"val/accuracy": value} for value in accuracies]
+        return [Record(Settings("vgg13", width, seed=seed), {"rows": rows}) for seed in range(2)]
+
+    found = accuracies([*runs(0.1, 0.5, 0.6, 0.7, width=1 / 8), *_runs([0.1] * 5)])
+    assert "| photos | VGG13 | – | 0.600 (2) | – |" in found
+    assert accuracies([]) == "No network of the grid is finished."
 
 
 def test_ranking_needs_runs():
