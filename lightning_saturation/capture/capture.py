@@ -52,6 +52,8 @@ def capture(
 class _Usual(NamedTuple):
     """What a layer put out last, of a batch of so many ``samples``, and what makes ``rows`` of all outputs like it.
 
+    They are ``fresh`` where they share no memory with the output.
+
     Between a layer's outputs much runs that leaves nothing of ours in the processor's caches: there the way of any
     output, a dozen short functions, takes ten times as long as in a loop, which is more than averaging does.
     """
@@ -60,6 +62,7 @@ class _Usual(NamedTuple):
     dtype: torch.dtype
     samples: int
     rows: Callable[[Tensor], Tensor]
+    fresh: bool
 
     def fits(self, output: Any, samples: int) -> bool:
         """Return whether ``output``, of a batch of so many ``samples``, is like it."""
@@ -75,6 +78,8 @@ class Capture:
     (samples, positions, features), not yet copied. ``mask`` says which positions are no padding; ``masked`` holds the
     layers in which it did. Outputs that tensor parallelism has cut along their features are gathered; ``sharded`` holds
     layers for which that fails: their rows are not handed over, nor are those of layers whose numbers are ``dropped``.
+
+    ``fresh`` says of what is being recorded that nobody else has it, so that it may be kept without a copy.
 
     Between ``begin`` and ``end`` a batch runs, of which ``samples`` is the size, ``size`` also afterwards; a ``look``
     at it as it runs tells where layers have their samples, and ``must_repeat`` says that this was found out too late.
@@ -107,6 +112,7 @@ class Capture:
         self._handles: list[RemovableHandle] = []
         self._trouble = trouble
         self._usual: dict[int, _Usual] = {}
+        self.fresh = False
         self._number = -1
         self.record = record
         self.sharded: set[str] = set()
@@ -218,7 +224,11 @@ class Capture:
             return
         usual = self._usual.get(index)
         if usual is not None and not anybody_looks() and usual.fits(output, self.samples):
-            self.record(self.names[index], usual.rows(output.detach()))
+            rows, self.fresh = usual.rows(output.detach()), usual.fresh
+            try:
+                self.record(self.names[index], rows)
+            finally:
+                self.fresh = False
             return
         with self.look.looking_away():
             self._deliver_rows(self.record, index, module, output)
@@ -264,7 +274,8 @@ class Capture:
         make = pooler(output, layout=layout, pooling=pooling, views=self.views)
         rows = make(output)
         if self.mask is None:  # masks differ from batch to batch
-            self._usual[number] = _Usual(output.shape, output.dtype, self.samples, make)
+            fresh = rows.untyped_storage().data_ptr() != output.untyped_storage().data_ptr()
+            self._usual[number] = _Usual(output.shape, output.dtype, self.samples, make, fresh)
         return rows
 
     @property

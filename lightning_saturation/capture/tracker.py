@@ -16,6 +16,9 @@ from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.row_kinds import RowKinds, Rows
 from lightning_saturation.capture.window import LayerWindow
 
+_MOST_WAITING = 1000
+"""Rows of so many outputs wait for the end of a batch."""
+
 Window = TypeVar("Window", bound=LayerWindow)
 
 
@@ -52,6 +55,7 @@ class LayerTracker(Generic[Window]):
         self._late: dict[str, bool] = {}  # by stage that began, whether its next batch may be looked at all the same
         self._widest = widest
         self._wide: dict[str, bool] = {}  # by layer that is wider, whether it is measured
+        self._waiting: list[tuple[str, Tensor]] = []  # rows of this batch, in order, until it ends
         self._held: list[tuple[str, Tensor]] = []  # rows of wide layers, until it is known
         self.left_out: dict[str, str] = {}
         self._recording: str | None = None
@@ -139,6 +143,21 @@ class LayerTracker(Generic[Window]):
     def _take(self, name: str, rows: Tensor) -> None:
         if self._recording is None or not self.counts():
             return
+        if self._capture.fresh and len(self._waiting) < _MOST_WAITING:
+            self._waiting.append((name, rows))
+            return
+        self._keep_waiting()
+        self._keep(name, rows)
+
+    def _keep_waiting(self) -> None:
+        """Take in what waits, layer by layer: in a row that takes a third of the time that it takes amid a step."""
+        waiting, self._waiting = self._waiting, []
+        for name, rows in waiting:
+            self._keep(name, rows)
+
+    def _keep(self, name: str, rows: Tensor) -> None:
+        if self._recording is None:
+            return
         window = self.windows[self._recording]
         self._kinds.count(name, rows.shape[0] if rows.ndim == 2 else rows.shape[:-1].numel())
         if self._widest is None or rows.shape[-1] <= self._widest or self._wide.get(name):
@@ -175,6 +194,7 @@ class LayerTracker(Generic[Window]):
 
     def _end_batch(self) -> bool:
         """End the batch that is running, and return whether it must run again."""
+        self._keep_waiting()
         looked, samples = self._capture.look.is_open, self._capture.samples
         self._capture.end()
         if looked:

@@ -16,6 +16,7 @@ from lightning_saturation.capture.represent import represent
 from lightning_saturation.capture.samples import batch_size
 from lightning_saturation.saturation.report.history import from_state, to_state
 from lightning_saturation.saturation.report.layer import with_rows
+from lightning_saturation.saturation.window import saturation_tracker
 from tests.profiles import profile
 from tests.tiny import trainer
 
@@ -209,3 +210,23 @@ def test_a_similarity_monitor_leaves_layers_out_that_cannot_be_paired_and_goes_o
         trainer(monitor, max_epochs=2).fit(Learner(), DataLoader(rows, 10))
     assert list(monitor.series) == ["network.first", "network.last"]
     assert [len(values) for values in monitor.series.values()] == [2, 2]
+
+
+def test_rows_that_nobody_else_has_wait_for_the_end_of_their_batch_in_order():
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(8, 3), nn.Unflatten(1, (3, 1, 1)), nn.Conv2d(3, 4, 1)
+    )
+    x = torch.randn(6, 1, 2, 2)
+    tracker = saturation_tracker(model, stages=("train",))
+    tracker.attach()
+    for _ in range(3):
+        tracker.record("train", x)
+        model(x)
+        model(x)  # a second forward within the step
+    waiting = tracker.windows["train"].statistics(delta=0.99)
+    assert {name: layer.samples for name, layer in waiting.items()} == {"0": 36, "2": 36, "4": 30}
+    tracker.record(None)
+    tracker.detach()
+    found = tracker.windows["train"].statistics(delta=0.99)
+    assert [*found] == ["0", "2", "4"]
+    assert {layer.samples for layer in found.values()} == {36}
