@@ -31,7 +31,7 @@ from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
 
 
-class DimensionMonitor(LayerMonitor[RowWindow]):
+class DimensionMonitor(LayerMonitor[RowWindow, DimensionReport]):
     """Log, epoch by epoch, how many dimensions the data fills in every layer: TwoNN (nonlinear) and PCA (linear).
 
     At the end of each stage of an epoch a :class:`DimensionReport` joins ``reports`` and these keys are logged:
@@ -95,11 +95,6 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         self.log_layers = check_flag("log_layers", log_layers)
         self._options = DimensionOptions(delta, discard, estimator, check_flag("per_class", per_class), seed=seed)
         self._warned: set[str] = set()
-
-    @property
-    def reports(self) -> list[DimensionReport]:
-        """The report of every epoch and stage that was measured, oldest first."""
-        return super().reports
 
     def report(self, stage: str | None = None) -> DimensionReport:
         """Return the last report of ``stage``, by default of training, or of the stage measured last without it.

@@ -18,17 +18,16 @@ from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.report.series import saturation_series
 from lightning_saturation.similarity.monitor import SimilarityMonitor
 from lightning_saturation.stopping.settled import profile_changes
-from lightning_saturation.training.callbacks import callbacks_of
 from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
-from lightning_saturation.training.progress import fraction_done
+from lightning_saturation.training.progress import callbacks_of, fraction_done
 
 # A share of training is reached although its sum of batches is a rounding error short of it.
 _ROUNDING = 1e-9
 
 
-class FreezeTraining(Monitor):
+class FreezeTraining(Monitor[None]):
     """Freeze a network's layers during training, from the input upwards; the last one learns to the end.
 
     Frozen parameters need no gradient, so that backward passes end above them; optimizers leave them and their own
@@ -167,11 +166,7 @@ class FreezeTraining(Monitor):
 
     def _due(self, trainer: Trainer, blocks: int, epochs: float) -> int:
         """Return how many blocks the linear schedule has frozen after ``epochs``; it ends with one that learns."""
-        done = 0.0
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            done = epochs / trainer.max_epochs
-        if trainer.max_steps > 0:
-            done = max(done, trainer.global_step / trainer.max_steps)
+        done = fraction_done(trainer, epochs) or 0.0
         return min(int(done / self.until * blocks + _ROUNDING), blocks - 1)
 
     def _freeze(self, trainer: Trainer, count: int) -> None:

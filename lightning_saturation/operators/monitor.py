@@ -29,7 +29,7 @@ _QUANTITIES = ("largest_eigenvalue", "stable_rank", "decay_exponent")
 _MOST_STRIPS = 6
 
 
-class SpectrumMonitor(Monitor):
+class SpectrumMonitor(Monitor[SpectrumReport]):
     """Measure the eigenvalues of every layer as a linear operator: before training, and every ``every_n_epochs``.
 
     The first forward pass of training tells the layers' input shapes; the hooks for it leave with its batch. A
@@ -95,11 +95,6 @@ class SpectrumMonitor(Monitor):
         self._watched: InputShapes | None = None
         self._warned: set[tuple[str, str]] = set()
         self._shapes: dict[str, set[tuple[int, ...]]] = {}
-
-    @property
-    def reports(self) -> list[SpectrumReport]:
-        """The report of every measurement, oldest first; epoch 0 is the untrained network."""
-        return super().reports
 
     def report(self) -> SpectrumReport:
         """Return the last report; a ``ValueError`` where there is none."""

@@ -16,10 +16,9 @@ from lightning_saturation.covariance.ranks import LOCAL, gather, together
 from lightning_saturation.loggers.write import write_scalars, write_text
 from lightning_saturation.stopping.foresight import never_fires, waits
 from lightning_saturation.stopping.settled import SettledRule, Settling
-from lightning_saturation.training.callbacks import callbacks_of
 from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.guard import Guard
-from lightning_saturation.training.progress import logged_step
+from lightning_saturation.training.progress import callbacks_of, logged_step
 from lightning_saturation.training.resumable import VERSION
 
 

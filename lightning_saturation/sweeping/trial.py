@@ -19,7 +19,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer, see
 from lightning_saturation.drawing.replacing import replacing
 from lightning_saturation.saturation.monitor import SaturationMonitor
 from lightning_saturation.sweeping.grid import Config, name_of
-from lightning_saturation.training.callbacks import callbacks_of
+from lightning_saturation.training.progress import callbacks_of
 
 Result = dict[str, Any]
 Trial = Callable[[Config], tuple[LightningModule, Any]]

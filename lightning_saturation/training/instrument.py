@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_saturation.training.configuration import configuration
+
+Report = TypeVar("Report")
 
 
 class Measured(NamedTuple):
@@ -21,7 +23,7 @@ class Measured(NamedTuple):
     judged: Any = None
 
 
-class Instrument:
+class Instrument(Generic[Report]):
     """What a subclass of :class:`Monitor` overrides; by itself it watches nothing.
 
     Whatever these methods raise becomes a warning and a gap, except in ``_prepare``, before the first batch, which may
@@ -37,7 +39,7 @@ class Instrument:
     meets_in_batches: bool = False
     """Whether ``_watch`` and ``_after_batch`` are collective calls in training, which costs a handshake a batch."""
 
-    _reports: list[Any]
+    _reports: list[Report]
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         """Get ready to watch ``stages``, or raise what the user has to mend; a collective call."""
@@ -92,7 +94,8 @@ class Instrument:
 
     def _progress(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beyond the clock, without collectives."""
-        return {"reports": [report.to_state() for report in self._reports]}
+        reports: list[Any] = self._reports
+        return {"reports": [report.to_state() for report in reports]}
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         """Take up what ``_progress`` returned; fields may be missing."""

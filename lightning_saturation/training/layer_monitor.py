@@ -13,13 +13,14 @@ from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.capture.window import LayerWindow
 from lightning_saturation.covariance.ranks import LOCAL
 from lightning_saturation.covariance.reduction import agree
+from lightning_saturation.training.instrument import Report
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.progress import batches_per_window
 
 Window = TypeVar("Window", bound=LayerWindow)
 
 
-class LayerMonitor(Monitor, Generic[Window]):
+class LayerMonitor(Monitor[Report], Generic[Window, Report]):
     """Hooks on the layers for as long as a run lasts, with a window for each stage; they count within batches only.
 
     That leaves out what else runs a model around a Trainer: the sanity check, the search for a learning rate or a batch

@@ -13,16 +13,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_saturation.arguments import check_count, check_name, check_stages
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.loggers.write import write_config
-from lightning_saturation.training.callbacks import callbacks_of
 from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.handover import Handover
-from lightning_saturation.training.progress import learning_rates, logged_step
+from lightning_saturation.training.instrument import Report
+from lightning_saturation.training.progress import callbacks_of, learning_rates, logged_step
 from lightning_saturation.training.resumable import VERSION, Resumable
 from lightning_saturation.training.window_clock import WindowClock
 
 
-class Monitor(Resumable):
+class Monitor(Resumable[Report]):
     """Decides when windows open and close, and that nothing of ours changes or ends a user's run.
 
     What is watched and measured a subclass says, in the methods of :class:`Instrument`. Whatever it raises while a
@@ -37,7 +37,7 @@ class Monitor(Resumable):
         self.stages = check_stages(stages)
         self.every_n_train_steps = check_count("every_n_train_steps", every_n_train_steps, optional=True)
         self.name = check_name(name)
-        self._reports: list[Any] = []
+        self._reports: list[Report] = []
         self._clock = WindowClock(every_n_train_steps)
         self._guard = Guard(type(self).__name__)
         self._handover = Handover()
@@ -164,7 +164,7 @@ class Monitor(Resumable):
             with self._guard("watch a batch"):
                 self._watch(trainer, pl_module, "val", batch)
 
-    def on_validation_batch_end(self, *_: Any) -> None:
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         """Look away."""
         with self._guard("watch a batch"):
             self._look_away()
@@ -189,10 +189,7 @@ class Monitor(Resumable):
         with self._guard("watch a batch"):
             self._watch(trainer, pl_module, "test", batch)
 
-    def on_test_batch_end(self, *_: Any) -> None:
-        """Look away."""
-        with self._guard("watch a batch"):
-            self._look_away()
+    on_test_batch_end = on_validation_batch_end
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the test window."""

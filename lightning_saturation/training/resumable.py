@@ -10,13 +10,14 @@ from weakref import ref
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_saturation.training.handover import Handover
+from lightning_saturation.training.instrument import Report
 from lightning_saturation.training.window_closer import WindowCloser
 
 VERSION = 1
 """Of what checkpoints hold."""
 
 
-class Resumable(WindowCloser, Callback):
+class Resumable(WindowCloser[Report], Callback):
     """Keeps progress, never configuration: reports, the clock and an open window.
 
     Fields that a version does not know are ignored, missing ones are NaN or as at the start, so that any checkpoint can
@@ -31,7 +32,7 @@ class Resumable(WindowCloser, Callback):
     _open_window: Any
 
     @property
-    def reports(self) -> list[Any]:
+    def reports(self) -> list[Report]:
         """The report of every closed window, oldest first."""
         self.take_back()
         return self._reports

@@ -10,13 +10,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.covariance.ranks import together
 from lightning_saturation.training.guard import Guard
-from lightning_saturation.training.instrument import Instrument, Measured
+from lightning_saturation.training.instrument import Instrument, Measured, Report
 from lightning_saturation.training.progress import logged_step
 from lightning_saturation.training.scalars import log_values
 from lightning_saturation.training.window_clock import WindowClock
 
 
-class WindowCloser(Instrument):
+class WindowCloser(Instrument[Report]):
     """Measures windows where they end, so that trouble of ours is a gap on all ranks, and logs what they came to."""
 
     stages: tuple[str, ...]
