@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_saturation.capture import compiled
+from lightning_saturation.capture.hooks import nothing_hook
 
 _DIMENSIONS: dict[tuple[type[nn.Module], ...], int] = {
     (nn.Conv1d, nn.ConvTranspose1d): 2,
@@ -52,18 +53,18 @@ class InputShapes:
 
 
 class _Hook:
-    """A forward hook that copies and pickles as one that writes nowhere: a copy of the model is not the watched one."""
+    """A forward hook that copies and pickles as one that does nothing: a copy of the model is not the watched one."""
 
-    def __init__(self, shapes: dict[str, set[tuple[int, ...]]] | None, name: str) -> None:
+    def __init__(self, shapes: dict[str, set[tuple[int, ...]]], name: str) -> None:
         self.shapes, self.name = shapes, name
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else next(iter(kwargs.values()), None)
-        if self.shapes is not None and isinstance(given, Tensor):
+        if isinstance(given, Tensor):
             self.shapes.setdefault(self.name, set()).add(_without_batch(module, tuple(given.shape)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Hook, (None, self.name)
+        return nothing_hook, ()
 
 
 def _without_batch(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:

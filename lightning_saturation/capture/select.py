@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import Metric
 
 from lightning_saturation.capture import compat
-from lightning_saturation.capture.kinds import guessed, holds_its_layers, kind_of
+from lightning_saturation.capture.kinds import Kind, holds_its_layers, kind_of
 from lightning_saturation.capture.pooling import Layout
 
 # Wrappers put these into the names of everything below them.
@@ -56,14 +56,12 @@ def select_layers(
 
 
 def layout_of(module: nn.Module, dimensions: int) -> Layout:
-    """Return the layout of the output of ``module`` when it has so many ``dimensions``."""
-    return (kind_of(module) or guessed(dimensions)).layout(module, dimensions)
+    """Return the layout of the output of ``module`` when it has so many ``dimensions``.
 
-
-def width_of(module: nn.Module) -> int | None:
-    """Return the number of features that ``module`` says it puts out, or None where it does not say."""
-    kind = kind_of(module)
-    return None if kind is None else kind.width_of(module)
+    What is of no known kind is taken for channels-first from four dimensions on, as images are.
+    """
+    kind = kind_of(module) or Kind(features_dim=1 if dimensions > 3 else -1)
+    return kind.layout(module, dimensions)
 
 
 def offered_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

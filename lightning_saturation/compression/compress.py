@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from lightning_saturation.arguments import check_choice
 from lightning_saturation.capture.capture import capture
 from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.select import select_layers
 from lightning_saturation.compression.low_rank import LowRank
 from lightning_saturation.compression.outputs import output_moments
-from lightning_saturation.compression.subspace import Size, Subspace, check_basis, subspace
+from lightning_saturation.compression.subspace import Size, Subspace, subspace
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -117,7 +118,7 @@ def compress(
     (1152, 432)
     """
     size = Size(ranks, delta, keep).check()
-    check_basis(basis, ("svcca", "pca"))
+    check_choice("basis", basis, ("svcca", "pca"))
     chosen = {
         name: module
         for name, module in select_layers(model, layers, exclude).items()
