@@ -134,24 +134,24 @@ class _Shared(threading.local):
 
     def __init__(self) -> None:
         self.away = False
-        self._looks: list[Look] = []
+        self.looks: list[Look] = []
         self._open = ExitStack()
 
     @contextmanager
     def joined(self, look: Look, eagerly: bool) -> Iterator[None]:
         """Show ``look`` every operator that runs; compiled functions may run ``eagerly`` meanwhile."""
-        if not self._looks:
+        if not self.looks:
             with ExitStack() as stack:
                 if eagerly:
                     stack.enter_context(compat.run_eagerly())
-                stack.enter_context(_Mode(self._looks))
+                stack.enter_context(_Mode())  # type: ignore[no-untyped-call]
                 self._open = stack.pop_all()
-        self._looks.append(look)
+        self.looks.append(look)
         try:
             yield
         finally:
-            self._looks.remove(look)
-            if not self._looks:
+            self.looks.remove(look)
+            if not self.looks:
                 self._open.close()
 
 
@@ -159,9 +159,7 @@ _SHARED = _Shared()
 
 
 class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, looks: list[Look]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._looks = looks
+    """Shows the open looks of this thread every operator that runs."""
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -170,7 +168,7 @@ class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for look in self._looks:
+        for look in _SHARED.looks:
             if look.sees:
                 with look.trying():
                     look.note(func, args, kwargs or {}, out)

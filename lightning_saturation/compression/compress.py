@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from lightning_saturation.arguments import check_choice
 from lightning_saturation.capture.capture import capture
@@ -154,7 +153,7 @@ def compress(
 def thinner(layer: Layer, space: Subspace) -> LowRank:
     """Return two layers that put out what ``layer`` does, restricted to ``space``."""
     weight = layer.weight.detach().double()
-    like = {"device": weight.device, "dtype": layer.weight.dtype}
+    like: dict[str, Any] = {"device": weight.device, "dtype": layer.weight.dtype}
     encode, decode, centre = (part.to(weight.device) for part in (space.encode, space.decode, space.centre))
     bias = torch.zeros_like(centre) if layer.bias is None else layer.bias.detach().double()
     if isinstance(layer, nn.Linear):
@@ -173,9 +172,9 @@ def thinner(layer: Layer, space: Subspace) -> LowRank:
     return pair.requires_grad_(layer.weight.requires_grad)
 
 
-def _empty(kind: type[nn.Module], *args: Any, **options: Any) -> Any:
+def _empty(kind: type[nn.Module], *args: Any, device: torch.device, **options: Any) -> Any:
     # Nothing random is drawn for weights that are overwritten at once.
-    return skip_init(kind, *args, **options)  # type: ignore[no-untyped-call]
+    return kind(*args, device="meta", **options).to_empty(device=device)
 
 
 def _pays(layer: Layer, rank: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -44,15 +45,12 @@ class LayerDimension:
     @property
     def class_mean(self) -> float:
         """Mean TwoNN dimension over the classes; NaN without any."""
-        return math.fsum(self.classes.values()) / len(self.classes) if self.classes else math.nan
+        return statistics.fmean(self.classes.values()) if self.classes else math.nan
 
     @property
     def class_spread(self) -> float:
         """Standard deviation of the TwoNN dimension over the classes; NaN with fewer than two."""
-        if len(self.classes) < 2:
-            return math.nan
-        mean = self.class_mean
-        return math.sqrt(math.fsum((d - mean) ** 2 for d in self.classes.values()) / (len(self.classes) - 1))
+        return statistics.stdev(self.classes.values()) if len(self.classes) > 1 else math.nan
 
 
 @dataclass(frozen=True)

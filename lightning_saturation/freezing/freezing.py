@@ -15,7 +15,7 @@ from lightning_saturation.covariance.ranks import LOCAL, gather
 from lightning_saturation.freezing.blocks import Freezer, find_blocks
 from lightning_saturation.saturation.monitor import SaturationMonitor
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.report.series import saturation_series
+from lightning_saturation.saturation.report.windows import saturation_series
 from lightning_saturation.similarity.monitor import SimilarityMonitor
 from lightning_saturation.stopping.settled import profile_changes
 from lightning_saturation.training.handover import HandedBack

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -64,7 +64,9 @@ def measure_spectrum(
         raise TypeError("Expected `example_input` to be one batch, got a DataLoader; `next(iter(loader))` is one.")
     chosen = operator_layers(model, layers, exclude)
     watched = InputShapes(model, chosen)
-    with evaluating(model, device) as home, _same_random_state(home), watched as shapes:
+    with evaluating(model, device) as home, watched as shapes, ExitStack() as stack:
+        # A model that draws random numbers in evaluation mode draws none from the user's generators.
+        stack.enter_context(torch.random.fork_rng([home] if home.type == "cuda" else []))
         run(model, example_input, home)
     options = {"bins": bins, "spikes": spikes, "probes": probes, "degree": degree, "seed": seed, "method": method}
     group = LOCAL if process_group is None else process_group
@@ -183,11 +185,3 @@ def _shown(bar: Any, name: str) -> Callable[[int], None]:
         bar.update(0)
 
     return show
-
-
-@contextmanager
-def _same_random_state(device: torch.device) -> Iterator[None]:
-    """Let a model that draws random numbers in evaluation mode draw none from the user's generators."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        yield

@@ -15,8 +15,7 @@ from torch import Tensor
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
 from lightning_saturation.capture.input_shapes import InputShapes
 from lightning_saturation.covariance.ranks import gather
-from lightning_saturation.loggers.naming import layer_key
-from lightning_saturation.loggers.write import write_figure, write_table
+from lightning_saturation.loggers.write import layer_key, write_figure, write_table
 from lightning_saturation.operators.density import check_options
 from lightning_saturation.operators.measure import operator_layers, spectra_over_ranks
 from lightning_saturation.operators.plots import evolution_figure, histogram_figure, norms_figure
@@ -79,14 +78,9 @@ class SpectrumMonitor(Monitor[SpectrumReport]):
         super().__init__(name=name)
         self.log_windows = check_flag("log_windows", log_windows)
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
-        self._options: dict[str, Any] = {
-            "bins": check_count("bins", bins),
-            "spikes": check_count("spikes", spikes, least=0),
-            "probes": check_count("probes", probes, optional=True),
-            "degree": check_count("degree", degree),
-            "seed": check_count("seed", seed, least=0),
-        }
-        check_options(seconds=seconds, **self._options)
+        self._options = check_options(
+            seconds=seconds, bins=bins, spikes=spikes, probes=probes, degree=degree, seed=seed
+        )
         self.layers = check_patterns("layers", layers)
         self.exclude = check_patterns("exclude", exclude, optional=False)
         self.seconds = seconds

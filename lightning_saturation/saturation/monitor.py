@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from lightning_saturation.arguments import check_flag, check_folder, check_patterns
 from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.options import CaptureOptions
-from lightning_saturation.capture.outputs import check_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
+from lightning_saturation.capture.select import check_output_layers
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.drawing.windows import windows_of
-from lightning_saturation.loggers.naming import layer_key
+from lightning_saturation.loggers.write import layer_key
 from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.convergence import settling
 from lightning_saturation.saturation.report.diagnosis import Diagnosis
@@ -31,7 +31,6 @@ from lightning_saturation.saturation.window import Window, report_of, saturation
 from lightning_saturation.saturation.writing import write_reports, write_window
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
-from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
 from lightning_saturation.training.monitor import Monitor
@@ -119,6 +118,7 @@ class SaturationMonitor(LayerMonitor[Window, SaturationReport]):
 
     shown: ClassVar[dict[str, str]] = {"train/average": "train", "train/change": "change"}
     kept = ("_reports", "settling")
+    parts = ("watched", "accumulation")
 
     def report(self, stage: str | None = None) -> SaturationReport:
         """Return the last report of ``stage``, by default of training, or of the stage seen last without it.
@@ -186,9 +186,6 @@ class SaturationMonitor(LayerMonitor[Window, SaturationReport]):
         complete = [each for each in [*self._reports, report] if each.stage == report.stage and not each.partial]
         return settling(complete, rule_for(trainer, self.name, report.stage))
 
-    def _arguments(self) -> dict[str, Any]:
-        return configuration(self, self.watched, self.accumulation)
-
     def _forget(self, earlier: int) -> None:
         super()._forget(earlier)
         self._metrics = TaskMetrics()
@@ -207,14 +204,11 @@ class SaturationMonitor(LayerMonitor[Window, SaturationReport]):
         return {f"{self.name}/{report.stage}/{key}": value for key, value in values.items()}
 
     def _keep(self, measured: Measured) -> None:
-        stage = measured.report.stage
-        for index in range(len(self._reports) - 1, -1, -1):
-            if self._reports[index].stage == stage:
-                # Eigenvalues of all windows would grow without bound.
-                self._reports[index] = without_eigenvalues(self._reports[index])
-                break
+        stage, judged = measured.report.stage, measured.judged
+        before = [index for index, report in enumerate(self._reports) if report.stage == stage][-1:]
+        for index in before:  # eigenvalues of all windows would grow without bound
+            self._reports[index] = without_eigenvalues(self._reports[index])
         self._reports.append(measured.report)
-        judged = measured.judged
         if judged is not None and stage in self.settling:
             self.settling = {**self.settling, stage: (*self.settling[stage], judged)}
 

@@ -18,7 +18,6 @@ from lightning_saturation.saturation.plots.heatmap import heatmap_figure
 from lightning_saturation.saturation.plots.spectrum import report_spectra, spectrum_figure
 from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.report.summary import summary
 from lightning_saturation.saturation.report.windows import by_stage, records
 
 MOST_SPECTRA = 12
@@ -26,6 +25,16 @@ MOST_SPECTRA = 12
 
 KINDS = ("picture", "heatmap", "spectrum")
 """Of pictures; written when a run ends, and window by window only where that was asked for."""
+
+
+_COUNTED = {
+    "too_narrow": "too narrow",
+    "too_wide": "too wide",
+    "tail_layers": "tail",
+    "bottlenecks": "bottleneck",
+    "too_few_samples": "too few samples",
+}
+"""Kinds of findings by the end of the key under which there is how many layers they name."""
 
 
 def write_reports(
@@ -52,7 +61,7 @@ def write_reports(
     if not reports:
         return
     stages = by_stage(reports)
-    picture = cache(partial(_picture, stages, metric))
+    pictures = {stage: cache(partial(_picture, same_stage, metric)) for stage, same_stage in stages.items()}
 
     def write(sink: Sink) -> None:
         # Tables last: an online W&B run asks its server for each of them, and without one the rest is in by then.
@@ -60,7 +69,7 @@ def write_reports(
             key = f"{name}/{stage}"
             sink.text(f"{key}/diagnosis", str(same_stage[-1].diagnose(history=same_stage)), step=step)
             sink.summary({f"{key}/{what}": value for what, value in summary(same_stage).items()})
-            _pictures(sink, partial(picture, stage), step=step, key=key)
+            _pictures(sink, pictures[stage], step=step, key=key)
             _histograms(sink, same_stage[-1], step=step, key=key)
         sink.table(f"{name}/table", records(stages), step=step)
         for stage, same_stage in stages.items():
@@ -83,7 +92,7 @@ def write_window(
     """Write the table of one window under ``{name}/{stage}/window/``, and the pictures of ``history`` so far."""
     key = f"{name}/{report.stage}"
     so_far = [r for r in history if r.stage == report.stage and r.layers] or [report]
-    picture = cache(partial(_picture, {report.stage: so_far}, None, report.stage))
+    picture = cache(partial(_picture, so_far, None))
 
     def write(sink: Sink) -> None:
         _pictures(sink, picture, step=step, key=key)
@@ -92,6 +101,22 @@ def write_window(
 
     if report.layers:
         to_each(loggers, write)
+
+
+def summary(reports: Sequence[SaturationReport]) -> dict[str, float | int | str]:
+    """Return what the last of ``reports``, windows of one stage and oldest first, says in values that are known.
+
+    ``verdict`` is a sentence; ``max`` is the highest saturation of a layer in the average; of each kind of finding
+    there is how many layers it names, 0 for none.
+    """
+    last = reports[-1]
+    inner = [s for name, s in last.saturation.items() if name not in last.output_layers and not math.isnan(s)]
+    diagnosis = last.diagnose(history=reports)
+    named = {
+        key: {name for f in diagnosis.findings if f.kind == kind for name in f.layers} for key, kind in _COUNTED.items()
+    }
+    counts = {key: len(layers) for key, layers in named.items()}
+    return {"verdict": diagnosis.verdict, **({"max": max(inner)} if inner else {}), **counts}
 
 
 def _pictures(sink: Sink, picture: Callable[[str], Figure | None], *, step: int, key: str) -> None:
@@ -120,13 +145,8 @@ def _histograms(sink: Sink, report: SaturationReport, *, step: int, key: str) ->
             sink.histogram(f"{key}/log10_eigenvalues/{layer}", eigenvalues[: len(share)].log10(), step=step)
 
 
-def _picture(
-    stages: dict[str, list[SaturationReport]], metric: MetricCurve | None, stage: str, kind: str
-) -> Figure | None:
+def _picture(reports: Sequence[SaturationReport], metric: MetricCurve | None, kind: str) -> Figure | None:
     """Return the figure of one kind, or None where there is nothing to draw."""
-    reports = stages[stage]
-    if not reports:
-        return None
     if kind == "spectrum":
         return spectrum_figure(reports[-1], most=MOST_SPECTRA) if report_spectra(reports[-1]) else None
     return heatmap_figure(reports) if kind == "heatmap" else verdict_figure(reports, metric=metric)

@@ -35,7 +35,9 @@ def linear_cka(
     totals = torch.stack([pair.xx.trace(), pair.yy.trace()])
     xx, yy, xy = pair.xx / totals[0], pair.yy / totals[1], pair.xy / totals[0].sqrt() / totals[1].sqrt()
     if debiased:
-        one, own = torch.ones_like(totals[0]), _lengths(pair) / totals[:, None] / totals
+        if pair.lengths is None:
+            raise ValueError("Expected moments with `lengths` for the debiased alignment, got None.")
+        one, own = torch.ones_like(totals[0]), pair.lengths / totals[:, None] / totals
         both = unbiased_hsic(xy.square().sum(), own[0, 1], one, one, pair.samples)
         x_own = unbiased_hsic(xx.square().sum(), own[0, 0], one, one, pair.samples)
         y_own = unbiased_hsic(yy.square().sum(), own[1, 1], one, one, pair.samples)
@@ -92,9 +94,3 @@ def procrustes(
     if normalize:
         return (2 - 2 * shared / x_total.sqrt() / y_total.sqrt()).clamp(0, 2)
     return (x_total + y_total - 2 * shared).clamp(min=0)
-
-
-def _lengths(pair: PairMoments) -> Tensor:
-    if pair.lengths is None:
-        raise ValueError("Expected moments with `lengths` for the debiased alignment, got None.")
-    return pair.lengths

@@ -19,16 +19,14 @@ from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.represent import PROBE_POOLINGS, Rows
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.covariance.spectrum import check_delta
-from lightning_saturation.loggers.naming import layer_key
-from lightning_saturation.loggers.write import write_figure, write_table
+from lightning_saturation.loggers.write import layer_key, write_figure, write_table
 from lightning_saturation.similarity.compare import DEFAULT_DELTA
+from lightning_saturation.similarity.comparison import compare_rows, compare_same_layers
 from lightning_saturation.similarity.dynamics import LearningDynamics
 from lightning_saturation.similarity.history import History
-from lightning_saturation.similarity.probes import compare_rows, compare_same_layers
 from lightning_saturation.similarity.views import Method, check_method
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
-from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
@@ -118,6 +116,7 @@ class SimilarityMonitor(Monitor[None]):
     history = HandedBack[History]()
     snapshots = HandedBack[dict[float, Rows]]()
     kept = ("_history", "_snapshots", "_last")
+    parts = ("watched",)
 
     @property
     def series(self) -> dict[str, list[float]]:
@@ -143,9 +142,6 @@ class SimilarityMonitor(Monitor[None]):
     def plot(self) -> Figure:
         """Return a matplotlib figure of the report: a pane for each share of training."""
         return self.report().plot()
-
-    def _arguments(self) -> dict[str, Any]:
-        return configuration(self, self.watched)
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         if "train" in stages:

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,9 +73,7 @@ def _run(setup: Setup, config: Config, logger: Any) -> Result:
         module, data = given
         trainer = _trainer(setup.trainer, config)
     else:
-        from lightning_saturation.sweeping.command_line import from_command_line
-
-        module, data, trainer = from_command_line(setup.trial, config)
+        module, data, trainer = _from_command_line(setup.trial, config)
     if logger is not None:
         trainer.logger = logger
     monitors = [c for c in callbacks_of(trainer) if isinstance(c, SaturationMonitor)]
@@ -113,6 +112,25 @@ def _without_banners() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _from_command_line(path: str | os.PathLike[str], config: Config) -> tuple[LightningModule, Any, Trainer]:
+    """Return module, data and Trainer of the LightningCLI configuration at ``path``, with ``config`` in place.
+
+    The file names its classes (``class_path``); keys of ``config`` are those of the command line, such as
+    ``"model.init_args.width"``. Raises what the command line raises, as a ``ValueError``.
+    """
+    from lightning.pytorch.cli import LightningCLI
+
+    values = [f"--{key}={value}" for key, value in config.items()]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # beside this program's own
+            cli = LightningCLI(run=False, args=["--config", os.fspath(path), *values], save_config_callback=None)
+    except SystemExit as error:
+        raise ValueError(f"Expected a configuration that LightningCLI accepts, got {path} with {config}.") from error
+    data = cli.datamodule
+    return cli.model, () if data is None else data, cli.trainer
 
 
 def _trainer(options: TrainerOptions, config: Config) -> Trainer:

@@ -36,6 +36,9 @@ class Instrument(Generic[Report]):
     kept: ClassVar[tuple[str, ...]] = ("_reports",)
     """Attributes that closing a window changes; where one rank fails, all of them go back to what they were."""
 
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold arguments of the callback in their turn."""
+
     meets_in_batches: bool = False
     """Whether ``_watch`` and ``_after_batch`` are collective calls in training, which costs a handshake a batch."""
 
@@ -84,7 +87,7 @@ class Instrument(Generic[Report]):
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments by name, as plain data, for the configuration of a run."""
-        return configuration(self)
+        return configuration(self, *(getattr(self, part) for part in self.parts))
 
     def _end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what is due after the last window of a training that came to its end; a collective call."""

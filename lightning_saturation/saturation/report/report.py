@@ -147,16 +147,8 @@ class SaturationReport(Tabulated):
         Source: Shenk et al., *Spectral Analysis of Latent Representations*, sections 3.4 and 3.5;
         ``docs/diagnosis.md``.
         """
-        return rules.judge(
-            self,
-            history,
-            average_above=average_above,
-            wide_below=wide_below,
-            tail_below=tail_below,
-            tail_layers=tail_layers,
-            tail_drop=tail_drop,
-            bottleneck_above=bottleneck_above,
-        )
+        limits = rules.Limits(average_above, wide_below, tail_below, tail_layers, tail_drop, bottleneck_above)
+        return rules.judge(self, history, limits)
 
     def suggest_widths(self, *, target: float) -> WidthEstimates:
         """Return per layer the features at which its measured intrinsic dimension would sit at saturation ``target``.
