@@ -130,7 +130,10 @@ class Capture:
         return self.names
 
     def __exit__(self, *_: object) -> None:
-        self.detach()
+        try:
+            self.detach()
+        finally:  # Ctrl-C may come in the middle of it
+            self.detach()
 
     def begin(self, batch: Any, *, look: bool = False, eagerly: bool = True) -> None:
         """Begin to run ``batch``; ``look`` at it as it runs, ``eagerly`` where a part of it is compiled."""

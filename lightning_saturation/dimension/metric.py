@@ -93,7 +93,7 @@ class TwoNN(PlottedMetric):
         finite = x.isfinite().all(dim=1)
         rows = x[finite].to(accumulation_device(x.device))
         self.skipped = self.skipped + (len(x) - len(rows))
-        self._set(self._state.moved(rows.device).seeing(rows, capacity=self.capacity))
+        self._set(self._get(Anchors).moved(rows.device).seeing(rows, capacity=self.capacity))
 
     def compute(self) -> Tensor:
         """Return the dimension over all ranks."""
@@ -124,15 +124,11 @@ class TwoNN(PlottedMetric):
         if not isinstance(incoming_state, Mapping):
             raise ValueError(f"Expected `incoming_state` to be a TwoNN or its state, got {type(incoming_state)}.")
         theirs = Anchors(*(incoming_state[name] for name in Anchors._fields))
-        self._set(merge_anchors([self._state, theirs.moved(self.anchors.device)], shared=self.shared))
+        self._set(merge_anchors([self._get(Anchors), theirs.moved(self.anchors.device)], shared=self.shared))
         self._reduce_states(dict(incoming_state))
 
-    @property
-    def _state(self) -> Anchors:
-        return self._get(Anchors)
-
     def _merge_ranks(self, group: Any) -> None:
-        self._set(merge_anchors(gather_anchors(self._state, group=group), shared=self.shared))
+        self._set(merge_anchors(gather_anchors(self._get(Anchors), group=group), shared=self.shared))
 
 
 def _checked_rows(anchors: Tensor) -> Tensor:

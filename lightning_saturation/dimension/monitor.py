@@ -15,7 +15,7 @@ from lightning_saturation.arguments import check_count, check_flag, check_patter
 from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling, check_pooling
-from lightning_saturation.capture.select import check_output_layers, choose_output_layers
+from lightning_saturation.capture.select import choose_output_layers
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.dimension.layer_dimension import DimensionOptions, input_rows, label_rows
@@ -109,11 +109,6 @@ class DimensionMonitor(LayerMonitor[RowWindow, DimensionReport]):
             self.watched,
             stages=stages,
         )
-
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
-        super()._prepare(trainer, pl_module, stages)
-        if self._tracker is not None and trainer.state.fn == TrainerFn.FITTING:
-            check_output_layers(self._tracker.names, self.output_layers)
 
     def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
         window = self._window(stage)

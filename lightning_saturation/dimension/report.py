@@ -10,9 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_saturation.capture.missing import NOT_FOLLOWED
-from lightning_saturation.drawing.records import plain, record
-from lightning_saturation.drawing.tabulated import Table, Tabulated, shares
-from lightning_saturation.drawing.text_table import number
+from lightning_saturation.drawing.tabulated import Table, Tabulated, number, plain, record, shares
 
 INPUT = "input data"
 """The name under which a profile starts with the data itself; not a name that modules have."""

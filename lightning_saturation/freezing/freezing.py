@@ -141,7 +141,8 @@ class FreezeTraining(Monitor[None]):
             return
         if self.schedule == "linear":
             epochs = trainer.current_epoch + trainer.fit_loop.batch_idx / trainer.num_training_batches
-            self._freeze(trainer, self._due(trainer, len(freezer.blocks), epochs))
+            done = (fraction_done(trainer, epochs) or 0.0) / self.until
+            self._freeze(trainer, int(done * len(freezer.blocks) + _ROUNDING))
         freezer.hold()
 
     def _measure(
@@ -164,12 +165,8 @@ class FreezeTraining(Monitor[None]):
         self._seen = state.get("seen", 0)
         self.history = [(int(step), int(count)) for step, count in state.get("history", ())]
 
-    def _due(self, trainer: Trainer, blocks: int, epochs: float) -> int:
-        """Return how many blocks the linear schedule has frozen after ``epochs``; it ends with one that learns."""
-        done = fraction_done(trainer, epochs) or 0.0
-        return min(int(done / self.until * blocks + _ROUNDING), blocks - 1)
-
     def _freeze(self, trainer: Trainer, count: int) -> None:
+        """Freeze the first ``count`` blocks, but for the last one, which learns to the end."""
         freezer = self._freezer
         if trainer.world_size > 1 and self._group == LOCAL:
             return  # ranks that do not wait for each other cannot build a reducer together

@@ -76,7 +76,8 @@ def eigenvalue_histogram(
         method = "exact" if short or gram.size <= 2 * spikes else "stochastic"
         slow = slow and method == "stochastic"
     if method == "exact":
-        values = by_frequency[1]() if by_frequency is not None else torch.cat([_dense(part) for part in parts])
+        dense = (torch.linalg.eigvalsh(part.dense()).clamp(min=0) for part in parts)
+        values = torch.cat(list(dense)) if by_frequency is None else by_frequency[1]()
         found = _exact(values.sort(descending=True).values, bins, spikes)
     else:
         if gram.size <= 2 * spikes:
@@ -96,11 +97,6 @@ def eigenvalue_histogram(
         multiplicity=times,
         products=gram.products + sum(part.products for part in parts if part is not gram),
     )
-
-
-def _dense(gram: Gram) -> Tensor:
-    values: Tensor = torch.linalg.eigvalsh(gram.dense())
-    return values.clamp(min=0)
 
 
 def _exact(values: Tensor, bins: int, spikes: int) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm  # comes with lightning
 
-from lightning_saturation.capture.evaluation import evaluating, run
-from lightning_saturation.capture.input_shapes import InputShapes
+from lightning_saturation.capture.evaluation import Batches, evaluating
+from lightning_saturation.capture.input_shapes import input_shapes
 from lightning_saturation.capture.select import select_layers
 from lightning_saturation.covariance.ranks import LOCAL, gather, rank_and_world, share_by_cost, together
 from lightning_saturation.operators.density import EXACT_SIZE, check_options, eigenvalue_histogram
@@ -63,11 +63,12 @@ def measure_spectrum(
     if isinstance(example_input, DataLoader):
         raise TypeError("Expected `example_input` to be one batch, got a DataLoader; `next(iter(loader))` is one.")
     chosen = operator_layers(model, layers, exclude)
-    watched = InputShapes(model, chosen)
-    with evaluating(model, device) as home, watched as shapes, ExitStack() as stack:
-        # A model that draws random numbers in evaluation mode draws none from the user's generators.
-        stack.enter_context(torch.random.fork_rng([home] if home.type == "cuda" else []))
-        run(model, example_input, home)
+    data = Batches([example_input], device=device)
+    with data.over(model) as each, input_shapes(model, chosen) as shapes:
+        for batch, (home,) in each:
+            # A model that draws random numbers in evaluation mode draws none from the user's generators.
+            with torch.random.fork_rng([home] if home.type == "cuda" else []):
+                data.run(model, batch, home)
     options = {"bins": bins, "spikes": spikes, "probes": probes, "degree": degree, "seed": seed, "method": method}
     group = LOCAL if process_group is None else process_group
     return spectra_over_ranks(chosen, shapes, options, seconds=seconds, progress=progress, group=group)

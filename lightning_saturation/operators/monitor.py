@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
-from lightning_saturation.capture.input_shapes import InputShapes
+from lightning_saturation.capture.input_shapes import input_shapes
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.loggers.write import layer_key, write_figure, write_table
 from lightning_saturation.operators.density import check_options
@@ -86,7 +87,8 @@ class SpectrumMonitor(Monitor[SpectrumReport]):
         self.seconds = seconds
         self.log_layers = check_flag("log_layers", log_layers)
         self.progress = check_flag("progress", progress)
-        self._watched: InputShapes | None = None
+        self._watched: ExitStack | None = None
+        self._seen: dict[str, set[tuple[int, ...]]] = {}
         self._warned: set[tuple[str, str]] = set()
         self._shapes: dict[str, set[tuple[int, ...]]] = {}
 
@@ -108,8 +110,10 @@ class SpectrumMonitor(Monitor[SpectrumReport]):
 
     def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
         if stage == "train" and not self._shapes and self._watched is None:
-            self._watched = InputShapes(pl_module, operator_layers(pl_module, self.layers, self.exclude))
-            self._watched.attach()
+            layers = operator_layers(pl_module, self.layers, self.exclude)
+            with ExitStack() as stack:
+                self._seen = stack.enter_context(input_shapes(pl_module, layers))
+                self._watched = stack.pop_all()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Measure the untrained network, between the first forward pass and the first change of a weight."""
@@ -121,8 +125,8 @@ class SpectrumMonitor(Monitor[SpectrumReport]):
     def _look_away(self) -> None:
         watched, self._watched = self._watched, None
         if watched is not None:
-            watched.detach()
-            self._shapes = watched.shapes
+            watched.close()
+            self._shapes = self._seen
 
     def _leave(self) -> None:
         self._look_away()

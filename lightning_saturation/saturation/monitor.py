@@ -148,7 +148,6 @@ class SaturationMonitor(LayerMonitor[Window, SaturationReport]):
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         super()._prepare(trainer, pl_module, stages)
         if self._tracker is not None and trainer.state.fn == TrainerFn.FITTING:
-            check_output_layers(self._tracker.names, self.output_layers)
             self.settling = dict.fromkeys(self.stages, ())
             for stage in self.stages:
                 rule = rule_for(trainer, self.name, stage)

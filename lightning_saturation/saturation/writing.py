@@ -1,19 +1,25 @@
-"""The reports of a run to every logger, each in the form that it shows best."""
+"""The reports of a run to every logger, each in the form that it shows best, and as files."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from lightning_saturation.drawing.metric_curve import MetricCurve
+from lightning_saturation.drawing.replacing import replacing
+from lightning_saturation.drawing.tabulated import plain
+from lightning_saturation.drawing.windows import windows_of
 from lightning_saturation.loggers.adapter import Sink
 from lightning_saturation.loggers.dispatch import attempt, to_each
-from lightning_saturation.saturation.files import save_reports
+from lightning_saturation.loggers.tabular import to_csv
 from lightning_saturation.saturation.plots.heatmap import heatmap_figure
 from lightning_saturation.saturation.plots.spectrum import report_spectra, spectrum_figure
 from lightning_saturation.saturation.plots.verdict import verdict_figure
@@ -79,6 +85,39 @@ def write_reports(
     if save_dir is not None:
         folder = os.fspath(save_dir)
         attempt(f"The folder {folder!r}", lambda: save_reports(reports, save_dir, name=name, metric=metric))
+
+
+def save_reports(
+    reports: Sequence[SaturationReport],
+    save_dir: str | os.PathLike[str],
+    *,
+    name: str = "saturation",
+    metric: MetricCurve | None = None,
+) -> list[Path]:
+    """Return the files written into ``save_dir``: ``{name}.csv``, ``{name}.json`` and ``{name}.png``.
+
+    The CSV file has one row per stage, window and layer; the JSON file holds the same by window, with the averages,
+    and the diagnosis of each stage; the picture is that of training with ``metric``, or of the stage seen last. The
+    folder is made where needed, files of an earlier call are replaced by whole ones, and nothing is written where no
+    report has a layer.
+    """
+    reports = [report for report in reports if report.layers]
+    if not reports:
+        return []
+    folder = Path(save_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    table, document, picture = (folder / f"{name}.{extension}" for extension in ("csv", "json", "png"))
+    with replacing(table) as path:
+        path.write_text(to_csv(records(by_stage(reports))), encoding="utf-8")
+    content = {
+        "windows": [_window(report) for report in reports],
+        "diagnosis": {stage: _diagnosis(same) for stage, same in by_stage(reports).items()},
+    }
+    with replacing(document) as path:
+        path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    with replacing(picture) as path:
+        verdict_figure(windows_of(reports), metric=metric).savefig(path, dpi=150, format="png")
+    return [table, document, picture]
 
 
 def write_window(
@@ -150,3 +189,15 @@ def _picture(reports: Sequence[SaturationReport], metric: MetricCurve | None, ki
     if kind == "spectrum":
         return spectrum_figure(reports[-1], most=MOST_SPECTRA) if report_spectra(reports[-1]) else None
     return heatmap_figure(reports) if kind == "heatmap" else verdict_figure(reports, metric=metric)
+
+
+def _window(report: SaturationReport) -> dict[str, Any]:
+    about = {key: getattr(report, key) for key in ("stage", "epoch", "step", "delta", "partial")}
+    where = {"stage", "epoch", "step"}
+    layers = [{key: value for key, value in row.items() if key not in where} for row in report.to_records()]
+    return {**about, "average": plain(report.average), "layers": layers}
+
+
+def _diagnosis(reports: Sequence[SaturationReport]) -> dict[str, Any]:
+    diagnosis = reports[-1].diagnose(history=reports)
+    return {**asdict(diagnosis), "average": plain(diagnosis.average), "text": str(diagnosis)}

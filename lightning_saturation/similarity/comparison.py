@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lightning_saturation.covariance.ranks import LOCAL, gather
 from lightning_saturation.covariance.state_metric import accumulation_device
-from lightning_saturation.similarity.matrix import SimilarityMatrix
 from lightning_saturation.similarity.paired_sums import Pair, PairedSums
+from lightning_saturation.similarity.report import SimilarityMatrix
 from lightning_saturation.similarity.solving import solve
 from lightning_saturation.similarity.views import Key, Method, Outputs, Size, view
 

@@ -22,8 +22,8 @@ from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.loggers.write import layer_key, write_figure, write_table
 from lightning_saturation.similarity.compare import DEFAULT_DELTA
 from lightning_saturation.similarity.comparison import compare_rows, compare_same_layers
-from lightning_saturation.similarity.dynamics import LearningDynamics
 from lightning_saturation.similarity.history import History
+from lightning_saturation.similarity.report import LearningDynamics
 from lightning_saturation.similarity.views import Method, check_method
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for

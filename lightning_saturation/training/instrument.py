@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_saturation.training.configuration import configuration
 
-Report = TypeVar("Report")
+Report = TypeVar("Report", bound=Any)
 
 
 class Measured(NamedTuple):
@@ -97,8 +97,7 @@ class Instrument(Generic[Report]):
 
     def _progress(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beyond the clock, without collectives."""
-        reports: list[Any] = self._reports
-        return {"reports": [report.to_state() for report in reports]}
+        return {"reports": [report.to_state() for report in self._reports]}
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         """Take up what ``_progress`` returned; fields may be missing."""

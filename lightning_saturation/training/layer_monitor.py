@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_saturation.capture.select import check_output_layers
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.capture.window import LayerWindow
 from lightning_saturation.covariance.ranks import LOCAL
@@ -27,6 +28,7 @@ class LayerMonitor(Monitor[Report], Generic[Window, Report]):
     size, model summaries.
     """
 
+    output_layers: Sequence[str] | None = None
     _tracker: LayerTracker[Window] | None = None
 
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Window]:
@@ -42,6 +44,8 @@ class LayerMonitor(Monitor[Report], Generic[Window, Report]):
         self._leave()
         tracker = self._track(trainer, pl_module, stages)
         agree(dict.fromkeys(tracker.names), group=self._group)
+        if trainer.state.fn == TrainerFn.FITTING:
+            check_output_layers(tracker.names, self.output_layers)
         tracker.attach()
         self._tracker = tracker
 

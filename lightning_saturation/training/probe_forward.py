@@ -12,8 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from lightning_saturation.capture.evaluation import Forward
-from lightning_saturation.capture.inputs import call_with
+from lightning_saturation.capture.evaluation import Forward, call_with
 from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.reinitialise import with_weights
 from lightning_saturation.capture.represent import Rows, represent

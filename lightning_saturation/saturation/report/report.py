@@ -15,9 +15,7 @@ from torch import Tensor
 
 from lightning_saturation.capture.coverage import ENOUGH
 from lightning_saturation.capture.missing import NOT_FOLLOWED
-from lightning_saturation.drawing.records import record
-from lightning_saturation.drawing.tabulated import Table, Tabulated
-from lightning_saturation.drawing.text_table import number
+from lightning_saturation.drawing.tabulated import Table, Tabulated, number, record
 from lightning_saturation.saturation.report import rules
 from lightning_saturation.saturation.report.blocks import Blocks, blocks_of
 from lightning_saturation.saturation.report.diagnosis import Diagnosis, listed
