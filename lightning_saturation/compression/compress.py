@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +17,6 @@ from lightning_saturation.capture.capture import capture
 from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.select import select_layers
-from lightning_saturation.compression.low_rank import LowRank
 from lightning_saturation.compression.outputs import output_moments
 from lightning_saturation.compression.subspace import Size, Subspace, subspace
 
@@ -63,6 +63,35 @@ class Compression:
             f" parameters {self.parameters_before} -> {self.parameters_after},"
             f" FLOPs {self.flops_before} -> {self.flops_after})"
         )
+
+
+class LowRank(nn.Sequential):
+    """``encode`` into few directions and ``decode`` from them, in the place of one linear or convolutional layer.
+
+    Networks that take a layer's weights rather than call it (Mamba, PyTorch's own transformer in evaluation mode) find
+    those of the layer that both stand for, made anew each time: the same values, and nothing saved there.
+    """
+
+    def __init__(self, encode: Any, decode: Any) -> None:
+        super().__init__(OrderedDict(encode=encode, decode=decode))
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight (out, in, …) of both layers in one."""
+        encode: Any = self._modules["encode"]
+        decode: Any = self._modules["decode"]
+        product: Tensor = torch.tensordot(decode.weight.flatten(1), encode.weight, 1)
+        return product
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            behind = name == "bias" or name.startswith("out_")
+            part = self._modules.get("decode" if behind else "encode")
+            if part is None or name.startswith("_") or not hasattr(part, name):
+                raise
+            return getattr(part, name)
 
 
 def compress(

@@ -147,7 +147,11 @@ class DimensionMonitor(LayerMonitor[RowWindow, DimensionReport]):
             partial=partial,
             followed=followed,
         )
-        return Measured(report, _values(self.name, report, layers=self.log_layers))
+        values = {"last_hidden": report.last_hidden_dimension}
+        if self.log_layers:
+            values |= {layer_key(name): layer.two_nn for name, layer in layers.items()}
+            values |= {f"pca/{layer_key(name)}": layer.pca for name, layer in layers.items()}
+        return Measured(report, {f"{self.name}/{stage}/{key}": value for key, value in values.items()})
 
     def _warn_about(self, refused: Mapping[str, int]) -> None:
         new = {name: cost for name, cost in refused.items() if name not in self._warned}
@@ -170,12 +174,3 @@ class DimensionMonitor(LayerMonitor[RowWindow, DimensionReport]):
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         self._reports[:] = [DimensionReport.from_state(each) for each in state.get("reports", ())]
-
-
-def _values(name: str, report: DimensionReport, *, layers: bool) -> dict[str, float]:
-    """Return what is logged of ``report``, by key."""
-    values = {"last_hidden": report.last_hidden_dimension}
-    if layers:
-        values |= {layer_key(layer): dimension.two_nn for layer, dimension in report.layers.items()}
-        values |= {f"pca/{layer_key(layer)}": dimension.pca for layer, dimension in report.layers.items()}
-    return {f"{name}/{report.stage}/{key}": value for key, value in values.items()}

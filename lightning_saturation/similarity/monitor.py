@@ -226,12 +226,7 @@ class SimilarityMonitor(Monitor[None]):
             write_figure(trainer.loggers, key, dynamics.plot, step=step)
 
     def _progress(self) -> dict[str, Any]:
-        return {
-            **self.history.to_state(),
-            "snapshots": self.snapshots,
-            "last": self._last,
-            **self._probing.to_state(),
-        }
+        return {**self.history.to_state(), "snapshots": self.snapshots, "last": self._last, **self._probing.to_state()}
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         self.history = History.from_state(state)

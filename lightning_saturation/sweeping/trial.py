@@ -57,13 +57,26 @@ class Setup:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+@contextmanager
+def _without_banners() -> Iterator[None]:
+    """Keep what Lightning tells of every Trainer off the terminal; its warnings stay."""
+    loggers = [
+        logging.getLogger(name)
+        for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@_without_banners()
 def run(setup: Setup, config: Config, *, logger: Any = None) -> Result:
     """Train ``config`` and return its result, which is on disk by then: a file is whole or not there."""
-    with _without_banners():
-        return _run(setup, config, logger)
-
-
-def _run(setup: Setup, config: Config, logger: Any) -> Result:
     seed_everything(setup.seed, verbose=False)
     begin = time.perf_counter()
     if callable(setup.trial):
@@ -95,23 +108,6 @@ def _run(setup: Setup, config: Config, logger: Any) -> Result:
     with replacing(path) as file:
         file.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
-
-
-@contextmanager
-def _without_banners() -> Iterator[None]:
-    """Keep what Lightning tells of every Trainer off the terminal; its warnings stay."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(max(level, logging.WARNING))
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _from_command_line(path: str | os.PathLike[str], config: Config) -> tuple[LightningModule, Any, Trainer]:

@@ -79,13 +79,7 @@ class Probing:
     def rows(self, trainer: Trainer, module: LightningModule, weights: Mapping[str, Tensor] | None = None) -> Rows:
         """Return the rows of every layer, of ``module`` as it is or with other ``weights``."""
         return represent_probes(
-            trainer,
-            module,
-            self._batches,
-            self._options,
-            guard=self._guard,
-            weights=weights,
-            forward=self._forward,
+            trainer, module, self._batches, self._options, guard=self._guard, weights=weights, forward=self._forward
         )
 
     def to_state(self) -> dict[str, Any]:
