@@ -88,6 +88,7 @@ class Capture:
         self._hooks: list[OutputHook] = []
         self._handles: list[RemovableHandle] = []
         self._trouble = trouble
+        self.raises = trouble is None
         self._number = -1
         self.record = record
         self.sharded: set[str] = set()
@@ -240,8 +241,3 @@ class Capture:
                 self.masked.add(name)
                 return rows
         return rows_of(module, output, self.pooling, layout, width=width, views=self.views)
-
-    @property
-    def raises(self) -> bool:
-        """Whether an output that cannot be made into rows is an error of the forward that put it out."""
-        return self._trouble is None

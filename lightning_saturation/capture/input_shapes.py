@@ -11,11 +11,7 @@ from torch import Tensor, nn
 from lightning_saturation.capture import compiled
 from lightning_saturation.capture.hooks import nothing_hook
 
-_DIMENSIONS: dict[tuple[type[nn.Module], ...], int] = {
-    (nn.Conv1d, nn.ConvTranspose1d): 2,
-    (nn.Conv2d, nn.ConvTranspose2d): 3,
-    (nn.Conv3d, nn.ConvTranspose3d): 4,
-}
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @contextmanager
@@ -50,7 +46,6 @@ class _Hook:
 
 def _without_batch(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     sizes = tuple(int(size) for size in shape)
-    for kinds, dimensions in _DIMENSIONS.items():
-        if isinstance(module, kinds):
-            return sizes[-dimensions:]
+    if isinstance(module, _CONVOLUTIONS):
+        return sizes[-len(module.kernel_size) - 1 :]
     return sizes[1:] if len(sizes) > 1 else sizes

@@ -19,12 +19,6 @@ from lightning_saturation.operators.convolution_geometry import Geometry, convol
 from lightning_saturation.operators.linear_map import LinearMap, MatrixOperator
 from lightning_saturation.shapes import Float
 
-_FORWARD: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-_ADJOINT: dict[int, Callable[..., Tensor]] = {
-    1: functional.conv_transpose1d,
-    2: functional.conv_transpose2d,
-    3: functional.conv_transpose3d,
-}
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 OPERATOR_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
 
@@ -103,10 +97,11 @@ class LayerOperator:
         if geometry is None:
             return maps @ (self.weight if adjoint else self.weight.T)
         options = {"stride": geometry.stride, "dilation": geometry.dilation, "groups": self.groups}
-        dims = len(geometry.kernel)
-        if adjoint != self._transposed:
-            return geometry.unpad(_ADJOINT[dims](maps, self.weight, **options))
-        return _FORWARD[dims](geometry.pad(maps), self.weight, **options)
+        backwards, dims = adjoint != self._transposed, len(geometry.kernel)
+        convolve: Callable[..., Tensor] = getattr(functional, f"conv_transpose{dims}d" if backwards else f"conv{dims}d")
+        if backwards:
+            return geometry.unpad(convolve(maps, self.weight, **options))
+        return convolve(geometry.pad(maps), self.weight, **options)
 
     def trace(self) -> float:
         """Return the trace of HHᵀ, the sum of squared singular values, exactly and without a product.
