@@ -24,10 +24,9 @@ from lightning_saturation.saturation.report.convergence import replay
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.similarity.compare import compare_representations
 from lightning_saturation.similarity.dft_metric import DFTCCA
-from lightning_saturation.similarity.dynamics import LearningDynamics
-from lightning_saturation.similarity.matrix import SimilarityMatrix
 from lightning_saturation.similarity.metrics import PWCCA, SVCCA, ClassSimilarity, LinearCKA, Procrustes
 from lightning_saturation.similarity.monitor import SimilarityMonitor
+from lightning_saturation.similarity.report import LearningDynamics, SimilarityMatrix
 from lightning_saturation.stopping.stopping import SaturationStopping
 from lightning_saturation.sweeping.outcome import SweepOutcome
 from lightning_saturation.sweeping.sweep import sweep

@@ -111,6 +111,7 @@ class Capture:
         self._hooks: list[OutputHook] = []
         self._handles: list[RemovableHandle] = []
         self._trouble = trouble
+        self.raises = trouble is None
         self._usual: dict[int, _Usual] = {}
         self.fresh = False
         self._number = -1
@@ -155,7 +156,10 @@ class Capture:
         return self.names
 
     def __exit__(self, *_: object) -> None:
-        self.detach()
+        try:
+            self.detach()
+        finally:  # Ctrl-C may come in the middle of it
+            self.detach()
 
     def begin(self, batch: Any, *, look: bool = False, eagerly: bool = True) -> None:
         """Begin to run ``batch``; ``look`` at it as it runs, ``eagerly`` where a part of it is compiled."""
@@ -277,8 +281,3 @@ class Capture:
             fresh = rows.untyped_storage().data_ptr() != output.untyped_storage().data_ptr()
             self._usual[number] = _Usual(output.shape, output.dtype, self.samples, make, fresh)
         return rows
-
-    @property
-    def raises(self) -> bool:
-        """Whether an output that cannot be made into rows is an error of the forward that put it out."""
-        return self._trouble is None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -78,11 +77,10 @@ def storage_reference(tensor: Tensor) -> Any:
 MODES_LET_COMPILE = hasattr(TorchDispatchMode, "ignore_compile_internals")
 
 
-@contextmanager
-def run_eagerly() -> Iterator[None]:
-    """Run compiled functions as they were written: under a mode they may never be compiled again."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
+def run_eagerly() -> AbstractContextManager[None]:
+    """Return a context that runs compiled functions as written: under a mode they may never be compiled again."""
+    eagerly: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return eagerly
 
 
 def why_opaque(model: nn.Module) -> str | None:

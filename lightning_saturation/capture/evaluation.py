@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -79,26 +80,21 @@ class Batches:
             yield ((batch, homes) for batch in shown)
 
     def run(self, model: Callable[..., Any], batch: Any, device: torch.device) -> Any:
-        """Return the output of ``model`` for ``batch``, see :func:`run`."""
-        return run(model, batch, device, forward=self.forward)
+        """Return the output of ``model`` for the inputs in ``batch``, moved to ``device``.
 
-
-def run(model: Callable[..., Any], batch: Any, device: torch.device, *, forward: Forward | None = None) -> Any:
-    """Return the output of ``model`` for the inputs in ``batch``, moved to ``device``.
-
-    A batch is a tensor, a tuple or list whose first element is the input (labels may follow), or a dict of keyword
-    arguments; for ``forward(model, batch)``, where given, it may be anything.
-    """
-    batch = _moved(batch, device)
-    if forward is not None:
-        return forward(model, batch)
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    if isinstance(batch, list | tuple):
-        if not batch:
-            raise ValueError(f"Expected a batch whose first element is the input, got {batch!r}.")
-        batch = batch[0]
-    return model(batch)
+        A batch is a tensor, a tuple or list whose first element is the input (labels may follow), or a dict of keyword
+        arguments; for ``forward(model, batch)``, where given, it may be anything.
+        """
+        batch = _moved(batch, device)
+        if self.forward is not None:
+            return self.forward(model, batch)
+        if isinstance(batch, Mapping):
+            return model(**batch)
+        if isinstance(batch, list | tuple):
+            if not batch:
+                raise ValueError(f"Expected a batch whose first element is the input, got {batch!r}.")
+            batch = batch[0]
+        return model(batch)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
@@ -108,3 +104,35 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return type(value)(_moved(part, device) for part in value)
     return value.to(device) if callable(getattr(value, "to", None)) else value
+
+
+def call_with(model: Callable[..., Any], batch: Any, *, like: Callable[..., Any] | None = None) -> Any:
+    """Return the output of ``model`` for the inputs in ``batch``; ``like``, if given, says what arguments it takes.
+
+    Of a tuple or list ``model`` gets as many of the first elements as it needs arguments (labels may follow), of a dict
+    the entries that it has arguments for; a tuple of one required argument, or a batch of any other kind, is that
+    argument itself.
+    """
+    said = model if like is None else like
+    if isinstance(batch, Mapping):
+        positional, keywords, anything = _arguments(said)
+        chosen = {key: value for key, value in batch.items() if anything or key in keywords}
+        # A model whose first argument is called like nothing in the dict takes the dict itself.
+        return model(batch) if positional and not set(positional) & set(chosen) and not anything else model(**chosen)
+    if isinstance(batch, list | tuple) and batch:
+        positional, _, _ = _arguments(said)
+        return model(*batch[: max(1, len(positional))])
+    return model(batch)
+
+
+def _arguments(model: Callable[..., Any]) -> tuple[list[str], set[str], bool]:
+    """Return the arguments that ``model`` needs, all that it can be given by name, and whether it takes any name."""
+    forward = getattr(model, "forward", model)
+    try:
+        parameters = inspect.signature(forward).parameters.values()
+    except (TypeError, ValueError):  # compiled code, which says nothing
+        return [], set(), True
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p.name for p in parameters if p.kind in by_place and p.default is inspect.Parameter.empty]
+    named = {p.name for p in parameters if p.kind in (by_place[1], inspect.Parameter.KEYWORD_ONLY)}
+    return needed, named, any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)

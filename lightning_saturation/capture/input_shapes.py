@@ -2,73 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_saturation.capture import compiled
+from lightning_saturation.capture.hooks import nothing_hook
 
-_DIMENSIONS: dict[tuple[type[nn.Module], ...], int] = {
-    (nn.Conv1d, nn.ConvTranspose1d): 2,
-    (nn.Conv2d, nn.ConvTranspose2d): 3,
-    (nn.Conv3d, nn.ConvTranspose3d): 4,
-}
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-class InputShapes:
-    """While attached, notes the input shapes, without batch dimension, of every call of ``layers`` (by name).
+@contextmanager
+def input_shapes(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dict[str, set[tuple[int, ...]]]]:
+    """Give the input shapes, without batch dimension, of every call of ``layers`` (by name) of ``model`` meanwhile.
 
-    ``shapes`` holds those of the layers that ran, in the order in which they first ran.
+    They are those of the layers that ran, in the order in which they first ran.
     """
-
-    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-        self._model, self._layers = model, dict(layers)
-        self._handles: list[RemovableHandle] = []
-        self.shapes: dict[str, set[tuple[int, ...]]] = {}
-
-    def attach(self) -> None:
-        """Put the hooks onto the layers."""
-        self.detach()
-        for name, module in self._layers.items():
-            self._handles.append(module.register_forward_pre_hook(_Hook(self.shapes, name), with_kwargs=True))
-        compiled.forget_compiled(self._model)
-
-    def detach(self) -> None:
-        """Remove the hooks; a second call does nothing."""
-        if self._handles:
-            for handle in self._handles:
-                handle.remove()
-            self._handles.clear()
-            compiled.forget_compiled(self._model)
-
-    def __enter__(self) -> dict[str, set[tuple[int, ...]]]:
-        self.attach()
-        return self.shapes
-
-    def __exit__(self, *_: object) -> None:
-        self.detach()
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    with ExitStack() as stack:
+        stack.callback(compiled.forget_compiled, model)  # last, when the hooks are gone
+        for name, module in layers.items():
+            stack.callback(module.register_forward_pre_hook(_Hook(shapes, name), with_kwargs=True).remove)
+        compiled.forget_compiled(model)
+        yield shapes
 
 
 class _Hook:
-    """A forward hook that copies and pickles as one that writes nowhere: a copy of the model is not the watched one."""
+    """A forward hook that copies and pickles as one that does nothing: a copy of the model is not the watched one."""
 
-    def __init__(self, shapes: dict[str, set[tuple[int, ...]]] | None, name: str) -> None:
+    def __init__(self, shapes: dict[str, set[tuple[int, ...]]], name: str) -> None:
         self.shapes, self.name = shapes, name
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else next(iter(kwargs.values()), None)
-        if self.shapes is not None and isinstance(given, Tensor):
+        if isinstance(given, Tensor):
             self.shapes.setdefault(self.name, set()).add(_without_batch(module, tuple(given.shape)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Hook, (None, self.name)
+        return nothing_hook, ()
 
 
 def _without_batch(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     sizes = tuple(int(size) for size in shape)
-    for kinds, dimensions in _DIMENSIONS.items():
-        if isinstance(module, kinds):
-            return sizes[-dimensions:]
+    if isinstance(module, _CONVOLUTIONS):
+        return sizes[-len(module.kernel_size) - 1 :]
     return sizes[1:] if len(sizes) > 1 else sizes

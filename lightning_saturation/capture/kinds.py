@@ -122,11 +122,6 @@ def kind_of(module: nn.Module) -> Kind | None:
     return _PART_OF_EXPERTS if _is_part_of_experts(module) else None
 
 
-def guessed(dimensions: int) -> Kind:
-    """Return what a module of no known kind is taken for: channels-first from four dimensions on, as images are."""
-    return Kind() if dimensions < 4 else Kind(features_dim=1)
-
-
 def holds_its_layers(module: nn.Module) -> bool:
     """Return whether the layers below ``module`` are parts of it, as the projections of an attention are.
 

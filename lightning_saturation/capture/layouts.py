@@ -80,7 +80,8 @@ def samples_second(model: nn.Module, name: str) -> bool:
             break
         around.append(inner)
     for module in around[-2::-1]:
-        said = [getattr(each, "batch_first", None) for each in (module, *_attentions(module))]
+        attentions = (child for child in module.children() if isinstance(child, nn.MultiheadAttention))
+        said = [getattr(each, "batch_first", None) for each in (module, *attentions)]
         if (known := next((each for each in said if isinstance(each, bool)), None)) is not None:
             return not known
     return False
@@ -90,7 +91,3 @@ def samples_second_everywhere(model: nn.Module) -> bool:
     """Return whether all modules of ``model`` that have a ``batch_first`` want positions before samples."""
     said = [module.batch_first for module in model.modules() if isinstance(getattr(module, "batch_first", None), bool)]
     return bool(said) and not any(said)
-
-
-def _attentions(module: nn.Module) -> list[nn.Module]:
-    return [child for child in module.children() if isinstance(child, nn.MultiheadAttention)]

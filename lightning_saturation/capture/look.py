@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_saturation.capture import compat
 from lightning_saturation.capture.dataflow import DataFlow
+from lightning_saturation.capture.hooks import nothing_hook
 from lightning_saturation.capture.layouts import samples_second_everywhere
 from lightning_saturation.capture.samples import SampleAxes
 from lightning_saturation.capture.storages import tensors_in
@@ -52,10 +54,10 @@ class Look:
         self.axes.begin(batch)
         with ExitStack() as stack:
             for module in self._telling:
-                stack.callback(module.register_forward_pre_hook(_Telling(self)).remove)
+                stack.callback(module.register_forward_pre_hook(_Hook(self, self.axes.meet)).remove)
             for index, module in enumerate(self._layers):
-                stack.callback(module.register_forward_pre_hook(_Before(self)).remove)
-                stack.callback(module.register_forward_hook(_Behind(self, index)).remove)
+                stack.callback(module.register_forward_pre_hook(_Hook(self, self._before)).remove)
+                stack.callback(module.register_forward_hook(_Hook(self, partial(self._behind, index))).remove)
             stack.enter_context(_SHARED.joined(self, eagerly))
             self._open = stack.pop_all()
 
@@ -68,6 +70,12 @@ class Look:
             self.flow.forget()
             if not self._eagerly and compat.anything_was_compiled():
                 self.flow.unlearn()
+
+    def _before(self, *_: Any) -> None:
+        self.flow.enter()
+
+    def _behind(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
+        self.flow.leave(index, output)
 
     def looking_away(self) -> AbstractContextManager[None]:
         """Return a context for what is of our own, and no part of the step."""
@@ -145,7 +153,7 @@ class _Shared(threading.local):
             with ExitStack() as stack:
                 if eagerly:
                     stack.enter_context(compat.run_eagerly())
-                stack.enter_context(_Mode(self.looks))
+                stack.enter_context(_Mode())  # type: ignore[no-untyped-call]
                 self._open = stack.pop_all()
         self.looks.append(look)
         try:
@@ -160,9 +168,7 @@ _SHARED = _Shared()
 
 
 class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, looks: list[Look]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._looks = looks
+    """Shows the open looks of this thread every operator that runs."""
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -171,52 +177,23 @@ class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for look in self._looks:
+        for look in _SHARED.looks:
             if look.sees:
                 with look.trying():
                     look.note(func, args, kwargs or {}, out)
         return out
 
 
-class _Before:
-    """A hook that copies and pickles as one that does nothing."""
+class _Hook:
+    """Does something where what runs is part of the step; it copies and pickles as a hook that does nothing."""
 
-    def __init__(self, look: Look | None) -> None:
-        self.look = look
+    def __init__(self, look: Look, do: Callable[..., None]) -> None:
+        self.look, self.do = look, do
 
-    def __call__(self, *_: Any) -> None:
-        if not torch.compiler.is_compiling() and self.look is not None and self.look.sees:
-            self.look.flow.enter()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Before, (None,)
-
-
-class _Telling:
-    """The same before a module that says where it wants the samples."""
-
-    def __init__(self, look: Look | None) -> None:
-        self.look = look
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        if not torch.compiler.is_compiling() and self.look is not None and self.look.sees:
+    def __call__(self, *given: Any) -> None:
+        if not torch.compiler.is_compiling() and self.look.sees:
             with self.look.trying():
-                self.look.axes.meet(module, args)
+                self.do(*given)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Telling, (None,)
-
-
-class _Behind:
-    """The same behind a layer."""
-
-    def __init__(self, look: Look | None, index: int) -> None:
-        self.look, self.index = look, index
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not torch.compiler.is_compiling() and self.look is not None and self.look.sees:
-            with self.look.trying():
-                self.look.flow.leave(self.index, output)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Behind, (None, self.index)
+        return nothing_hook, ()

@@ -16,14 +16,12 @@ _USUAL = "attention_mask"
 _ASKED = 8  # so many batches are asked for padding: each asking waits for a GPU
 
 
-def check_mask(mask: Any, pooling: str | None) -> Mask:
-    """Return ``mask`` where it is a key, a function or None that goes with ``pooling``; raise where it is not."""
+def check_mask(mask: Any, pooling: str | None) -> None:
+    """Raise unless ``mask`` is a key, a function or None that goes with ``pooling``."""
     if not (mask is None or isinstance(mask, str) or callable(mask)):
         raise TypeError(f"Expected `mask` to be a key of the batches, a function of a batch or None, got {mask!r}.")
     if mask is not None and pooling == "flatten":
         raise ValueError("Expected `pooling` other than 'flatten' with a `mask`: rows would differ in length.")
-    checked: Mask = mask
-    return checked
 
 
 def mask_of(batch: Any, mask: Mask) -> Tensor | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.evaluation import Batches, run
+from lightning_saturation.capture.evaluation import Batches
 from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling
 
@@ -42,12 +42,13 @@ def represent(
         kept.setdefault(name, []).append(rows.float().cpu())
 
     watched = Capture(model, record, options)
-    with Batches(batches).over(model) as each, watched:
+    data = Batches(batches)
+    with data.over(model) as each, watched:
         for batch, (home,) in each:
             for again in watched.attempts(batch):
                 if again:
                     kept.clear()
-                run(model, batch, home) if forward is None else forward(batch)
+                data.run(model, batch, home) if forward is None else forward(batch)
             samples += watched.size
     found = {name: torch.cat(rows) for name, rows in kept.items()}
     (odd,) = unpaired([found], samples)

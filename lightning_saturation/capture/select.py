@@ -1,4 +1,4 @@
-"""Which layers of a model to look at."""
+"""Which layers of a model to look at, and which of those that ran are output layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import Metric
 
 from lightning_saturation.capture import compat
-from lightning_saturation.capture.kinds import guessed, holds_its_layers, kind_of
+from lightning_saturation.capture.kinds import Kind, holds_its_layers, kind_of
 from lightning_saturation.capture.pooling import Layout
 
 # Wrappers put these into the names of everything below them.
@@ -56,14 +56,12 @@ def select_layers(
 
 
 def layout_of(module: nn.Module, dimensions: int) -> Layout:
-    """Return the layout of the output of ``module`` when it has so many ``dimensions``."""
-    return (kind_of(module) or guessed(dimensions)).layout(module, dimensions)
+    """Return the layout of the output of ``module`` when it has so many ``dimensions``.
 
-
-def width_of(module: nn.Module) -> int | None:
-    """Return the number of features that ``module`` says it puts out, or None where it does not say."""
-    kind = kind_of(module)
-    return None if kind is None else kind.width_of(module)
+    What is of no known kind is taken for channels-first from four dimensions on, as images are.
+    """
+    kind = kind_of(module) or Kind(features_dim=1 if dimensions > 3 else -1)
+    return kind.layout(module, dimensions)
 
 
 def offered_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -87,6 +85,33 @@ def offered_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield (clean or type(module).__name__), module
 
 
+def check_output_layers(
+    names: Sequence[str], output_layers: Sequence[str] | None, *, argument: str = "output_layers"
+) -> None:
+    """Raise a ``ValueError`` where a name or glob in ``output_layers`` matches none of the tracked ``names``."""
+    for pattern in _listed(output_layers or ()):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"Expected `{argument}` to name tracked layers, among {list(names)}, got {pattern!r}.")
+
+
+def choose_output_layers(
+    ran: Sequence[str], output_layers: Sequence[str] | None, found: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Return which of the layers that ``ran``, in that order, are left out of the average.
+
+    With None these are the ones ``found`` to feed no other layer or, where nobody looked, the last one; none where no
+    layer would be left.
+    """
+    if output_layers is None:
+        ends = tuple(ran[-1:]) if found is None else tuple(name for name in ran if name in found)
+        return ends if len(ends) < len(ran) else ()
+    return tuple(name for name in ran if any(fnmatchcase(name, pattern) for pattern in _listed(output_layers)))
+
+
+def _listed(patterns: Sequence[str]) -> Sequence[str]:
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
 def _short(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
@@ -97,7 +122,7 @@ def _clean(name: str) -> str:
 
 def _patterns(patterns: Sequence[str], argument: str) -> list[str]:
     """Return ``patterns`` as a list of names; one string stands for itself, not for its letters."""
-    listed = [patterns] if isinstance(patterns, str) else list(patterns)
+    listed = list(_listed(patterns))
     if not all(isinstance(pattern, str) for pattern in listed):
         raise ValueError(f"Expected `{argument}` to hold names or globs of modules, got {patterns!r}.")
     return [_clean(pattern) for pattern in listed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,15 +11,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
+from lightning_saturation.arguments import check_choice
 from lightning_saturation.capture.capture import capture
 from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.select import select_layers
-from lightning_saturation.compression.low_rank import LowRank
 from lightning_saturation.compression.outputs import output_moments
-from lightning_saturation.compression.subspace import Size, Subspace, check_basis, subspace
+from lightning_saturation.compression.subspace import Size, Subspace, subspace
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -63,6 +63,35 @@ class Compression:
             f" parameters {self.parameters_before} -> {self.parameters_after},"
             f" FLOPs {self.flops_before} -> {self.flops_after})"
         )
+
+
+class LowRank(nn.Sequential):
+    """``encode`` into few directions and ``decode`` from them, in the place of one linear or convolutional layer.
+
+    Networks that take a layer's weights rather than call it (Mamba, PyTorch's own transformer in evaluation mode) find
+    those of the layer that both stand for, made anew each time: the same values, and nothing saved there.
+    """
+
+    def __init__(self, encode: Any, decode: Any) -> None:
+        super().__init__(OrderedDict(encode=encode, decode=decode))
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight (out, in, …) of both layers in one."""
+        encode: Any = self._modules["encode"]
+        decode: Any = self._modules["decode"]
+        product: Tensor = torch.tensordot(decode.weight.flatten(1), encode.weight, 1)
+        return product
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            behind = name == "bias" or name.startswith("out_")
+            part = self._modules.get("decode" if behind else "encode")
+            if part is None or name.startswith("_") or not hasattr(part, name):
+                raise
+            return getattr(part, name)
 
 
 def compress(
@@ -117,7 +146,7 @@ def compress(
     (1152, 432)
     """
     size = Size(ranks, delta, keep).check()
-    check_basis(basis, ("svcca", "pca"))
+    check_choice("basis", basis, ("svcca", "pca"))
     chosen = {
         name: module
         for name, module in select_layers(model, layers, exclude).items()
@@ -153,7 +182,7 @@ def compress(
 def thinner(layer: Layer, space: Subspace) -> LowRank:
     """Return two layers that put out what ``layer`` does, restricted to ``space``."""
     weight = layer.weight.detach().double()
-    like = {"device": weight.device, "dtype": layer.weight.dtype}
+    like: dict[str, Any] = {"device": weight.device, "dtype": layer.weight.dtype}
     encode, decode, centre = (part.to(weight.device) for part in (space.encode, space.decode, space.centre))
     bias = torch.zeros_like(centre) if layer.bias is None else layer.bias.detach().double()
     if isinstance(layer, nn.Linear):
@@ -172,9 +201,9 @@ def thinner(layer: Layer, space: Subspace) -> LowRank:
     return pair.requires_grad_(layer.weight.requires_grad)
 
 
-def _empty(kind: type[nn.Module], *args: Any, **options: Any) -> Any:
+def _empty(kind: type[nn.Module], *args: Any, device: torch.device, **options: Any) -> Any:
     # Nothing random is drawn for weights that are overwritten at once.
-    return skip_init(kind, *args, **options)  # type: ignore[no-untyped-call]
+    return kind(*args, device="meta", **options).to_empty(device=device)
 
 
 def _pays(layer: Layer, rank: int) -> bool:

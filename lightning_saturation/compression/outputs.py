@@ -16,12 +16,7 @@ from lightning_saturation.similarity.pairs import split_moments
 
 
 def output_moments(
-    model: nn.Module,
-    batches: Batches,
-    *,
-    layers: Sequence[str],
-    reference: nn.Module | None,
-    joint: bool,
+    model: nn.Module, batches: Batches, *, layers: Sequence[str], reference: nn.Module | None, joint: bool
 ) -> dict[str, OutputMoments]:
     """Return the moments of every layer's outputs, each position a sample, in evaluation mode.
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lightning_saturation.arguments import check_count
+from lightning_saturation.arguments import check_choice, check_count
 from lightning_saturation.capture.compiled import forget_compiled
 from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.features import Neighbour, features_dim
 from lightning_saturation.capture.kinds import kind_of
 from lightning_saturation.capture.select import layout_of, select_layers
 from lightning_saturation.compression.outputs import output_moments
-from lightning_saturation.compression.subspace import Basis, Size, Subspace, check_basis, onto_neurons, subspace
+from lightning_saturation.compression.subspace import Basis, Size, Subspace, onto_neurons, subspace
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def project_outputs(
     ['0', '2']
     """
     size = Size(ranks, delta, keep).check()
-    check_basis(basis)
+    check_choice("basis", basis, get_args(Basis))
     check_count("neurons", neurons, optional=True)
     chosen = {
         name: module

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_saturation.arguments import check_choice
 from lightning_saturation.covariance.spectrum import check_delta, intrinsic_dimension
 from lightning_saturation.similarity.cca import correlate, whiten
 from lightning_saturation.similarity.pairs import PairMoments
@@ -67,12 +66,6 @@ class Size(NamedTuple):
         else:
             wanted = self.ranks.get(name, features) if isinstance(self.ranks, Mapping) else int(self.ranks or 0)
         return max(1, min(wanted, features))
-
-
-def check_basis(basis: str, known: tuple[str, ...] = get_args(Basis)) -> Basis:
-    """Return ``basis`` if it is one of the known ones, else raise a ``ValueError``."""
-    found: Basis = check_choice("basis", basis, known)
-    return found
 
 
 def subspace(moments: OutputMoments, rank: int, *, basis: Basis, seed: int = 0) -> Subspace:

@@ -23,9 +23,7 @@ from lightning_saturation.covariance.state_metric import StateMetric, accumulati
 class MomentsMetric(StateMetric):
     """Shifted sums of rows as metric state, which derived metrics turn into numbers in ``compute``.
 
-    ``add(rows)`` takes rows (samples, features); the first one fixes the number of features. Rows with NaN or infinity
-    are left out and counted in ``skipped``. State is exact at large offsets and merges across batches, metrics and
-    ranks, the latter by two all-reduces (``dist_sync_fn`` is not used). Casts of a parent module do not reach it.
+    ``add(rows)`` is what :class:`Covariance` documents of ``update``.
     """
 
     shift: Tensor

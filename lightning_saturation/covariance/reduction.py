@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_saturation.covariance.moments import Moments
+from lightning_saturation.covariance.moments import Moments, empty_sums, from_sums
 from lightning_saturation.covariance.ranks import all_reduce, gather, is_distributed, wire_device
 
 Widths = Mapping[str, int | None]
@@ -73,32 +73,26 @@ def all_reduce_moments(
     """
     if widths is None:
         widths = agree({name: None if m is None else len(m.mean) for name, m in moments.items()}, group=group)
-    local = {name: moments[name] for name in widths}
     if not is_distributed(group):
-        return {name: m for name, m in local.items() if m is not None}
+        return {name: m for name in widths if (m := moments[name]) is not None}
     device = wire_device(group)
-    sizes = [1 + width for width in widths.values()]
-    parts = [_first_moments(local[name], width, device) for name, width in widths.items()]
-    firsts = torch.split(_sum_over_ranks(parts, group), sizes)
+    local = {
+        name: from_sums(empty_sums(width, device=device)) if (m := moments[name]) is None else m
+        for name, width in widths.items()
+    }
+    parts = [torch.cat([m.samples[None], m.samples * m.mean]).to(device) for m in local.values()]
+    firsts = torch.split(_sum_over_ranks(parts, group), [1 + width for width in widths.values()])
     common = [(part[0].round().long(), part[1:] / part[0].clamp(min=1)) for part in firsts]
-    parts = [_scatter_about(local[name], mean, device) for name, (_, mean) in zip(widths, common, strict=True)]
+    parts = [_scatter_about(m, mean, device) for m, (_, mean) in zip(local.values(), common, strict=True)]
     scatters = torch.split(_sum_over_ranks(parts, group), [width * width for width in widths.values()])
     reduced = {}
-    for (name, width), (samples, mean), scatter in zip(widths.items(), common, scatters, strict=True):
-        home = device if (own := local[name]) is None else own.mean.device
-        reduced[name] = Moments(samples.to(home), mean.to(home), scatter.view(width, width).to(home))
+    for (name, own), (samples, mean), scatter in zip(local.items(), common, scatters, strict=True):
+        home = own.mean.device
+        reduced[name] = Moments(samples.to(home), mean.to(home), scatter.view(own.scatter.shape).to(home))
     return reduced
 
 
-def _first_moments(moments: Moments | None, width: int, device: torch.device) -> Tensor:
-    if moments is None:
-        return torch.zeros(1 + width, dtype=torch.float64, device=device)
-    return torch.cat([moments.samples[None], moments.samples * moments.mean]).to(device)
-
-
-def _scatter_about(moments: Moments | None, mean: Tensor, device: torch.device) -> Tensor:
-    if moments is None:
-        return torch.zeros(len(mean) ** 2, dtype=torch.float64, device=device)
+def _scatter_about(moments: Moments, mean: Tensor, device: torch.device) -> Tensor:
     offset = moments.mean.to(device) - mean
     return torch.addr(moments.scatter.to(device), offset, offset * moments.samples.to(device)).flatten()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -62,17 +63,9 @@ def empty_sketch(features: int, *, size: int | None = None, device: torch.device
     if size < 1:
         raise ValueError(f"Expected a sketch `size` of at least 1 row, got {size}.")
     with torch.inference_mode(False):  # what is allocated in inference mode could not be updated outside it
-        zero = torch.zeros((), dtype=torch.float64, device=device)
-        return Sketch(
-            samples=torch.zeros((), dtype=torch.int64, device=device),
-            shift=torch.zeros(features, dtype=torch.float64, device=device),
-            offset=torch.zeros(features, dtype=torch.float64, device=device),
-            rows=torch.zeros(size, features, dtype=torch.float64, device=device),
-            trace=zero,
-            shrinkage=zero.clone(),
-            rounding=zero.clone(),
-            drift=zero.clone(),
-        )
+        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
+        samples = torch.zeros((), dtype=torch.int64, device=device)
+        return Sketch(samples, zeros(features), zeros(features), zeros(size, features), *(zeros(()) for _ in range(4)))
 
 
 def add_to_sketch(

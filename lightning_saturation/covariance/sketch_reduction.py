@@ -37,10 +37,10 @@ def merge_over_ranks(
         gives, takes = place == reach, place == 0 and rank + reach < world
         theirs = pass_on(packed, group, to=rank - reach if gives else None, source=rank + reach if takes else None)
         if theirs is not None:
-            mine, other = _unpack(packed, widths, sizes), _unpack(theirs, widths, sizes)
+            mine, other = _unpack(packed, local), _unpack(theirs, local)
             packed = _pack({name: merge_sketches(mine[name], other[name]) for name in widths}, device)
         reach *= 2
-    merged = _unpack(broadcast(packed, 0, group), widths, sizes)
+    merged = _unpack(broadcast(packed, 0, group), local)
     return {name: Sketch(*(part.to(local[name].rows.device) for part in merged[name])) for name in widths}
 
 
@@ -50,13 +50,9 @@ def _pack(sketches: Mapping[str, Sketch], device: torch.device) -> Tensor:
     return torch.cat(parts)
 
 
-def _unpack(packed: Tensor, widths: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, Sketch]:
-    lengths = [n for name, width in widths.items() for n in (1, width, width, sizes[name] * width, 1, 1, 1, 1)]
-    parts = iter(torch.split(packed, lengths))
-    unpacked = {}
-    for name, width in widths.items():
-        samples, shift, offset, rows, *bounds = (next(parts) for _ in Sketch._fields)
-        unpacked[name] = Sketch(
-            samples[0].round().long(), shift, offset, rows.view(sizes[name], width), *(bound[0] for bound in bounds)
-        )
-    return unpacked
+def _unpack(packed: Tensor, like: Mapping[str, Sketch]) -> dict[str, Sketch]:
+    """Return the sketches in ``packed``, of the shapes that those in ``like`` have."""
+    parts = iter(torch.split(packed, [part.numel() for sketch in like.values() for part in sketch]))
+    return {
+        name: Sketch(*(next(parts).view(part.shape).to(part.dtype) for part in sketch)) for name, sketch in like.items()
+    }

@@ -41,11 +41,9 @@ class SketchedCovariance(StateMetric):
 
     def __init__(self, size: int | None = None, delta: float = 0.99, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if size is not None and size < 1:
-            raise ValueError(f"Expected a sketch `size` of at least 1 row, got {size}.")
         self.size = size
         self.delta = check_delta(delta)
-        self._add_states(empty_sketch(0, size=1))
+        self._add_states(empty_sketch(0, size=1 if size is None else size))
 
     def update(self, x: Tensor, weight: int = 1) -> None:
         """Add rows ``x`` (samples, features), each as often as ``weight`` says."""
@@ -76,11 +74,6 @@ class SketchedCovariance(StateMetric):
     def eigenvalues(self) -> Tensor:
         """Return estimates (features,) of the covariance's eigenvalues, largest first, with their exact sum."""
         return estimated_eigenvalues(self._sketch)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean (features,) of the rows."""
-        return self.shift + self.offset
 
     @property
     def _sketch(self) -> Sketch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -108,6 +108,14 @@ class StateMetric(Metric):
             return tensor.to(accumulation_device(target))
 
         return super()._apply(move, exclude_state)
+
+
+class PlottedMetric(StateMetric):
+    """A metric whose value can be drawn."""
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
+        """Return a matplotlib figure and axes of one value or of several over time."""
+        return self._plot(val, ax)
 
 
 def accumulation_device(device: torch.device) -> torch.device:

@@ -64,7 +64,7 @@ def layer_dimension(rows: Tensor, labels: Tensor, options: DimensionOptions) -> 
         features=rows.shape[1],
         samples=len(rows),
         **told,
-        pca=_pca(rows, options.delta),
+        pca=intrinsic_dimension(pca_eigenvalues(rows), delta=options.delta) if len(rows) > 1 else math.nan,
         duplicates=duplicates,
         skipped=skipped,
         lower_bound=beyond,
@@ -72,10 +72,6 @@ def layer_dimension(rows: Tensor, labels: Tensor, options: DimensionOptions) -> 
         scales=tuple((scale.points, scale.dimension, scale.standard_error) for scale in scales),
         note="; ".join(filter(None, [*notes, missing])),
     )
-
-
-def _pca(rows: Tensor, delta: float) -> float:
-    return intrinsic_dimension(pca_eigenvalues(rows), delta=delta) if len(rows) > 1 else math.nan
 
 
 def _classes(rows: Tensor, labels: Tensor, options: DimensionOptions) -> tuple[dict[str, float], str]:
@@ -110,6 +106,3 @@ def label_rows(batch: object) -> Tensor | None:
     labels = batch[1]
     whole = isinstance(labels, Tensor) and not labels.is_floating_point() and not labels.is_complex()
     return labels.long() if whole and labels.ndim == 1 else None
-
-
-__all__ = ["DimensionOptions", "input_rows", "label_rows", "layer_dimension"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,9 +13,9 @@ from lightning_saturation.capture.capture import Capture
 from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.options import CaptureOptions
-from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.capture.reinitialise import fresh_weights, with_weights
+from lightning_saturation.capture.select import check_output_layers, choose_output_layers
 from lightning_saturation.dimension.layer_dimension import DimensionOptions, input_rows, label_rows
 from lightning_saturation.dimension.report import INPUT, DimensionReport, LayerDimension
 from lightning_saturation.dimension.row_window import RowWindow
@@ -91,10 +90,9 @@ def measure_dimension(
         raise ValueError(f"Expected `baseline` to be 'random' or None, got {baseline!r}.")
     options = DimensionOptions(delta, discard, estimator, per_class, scales, seed=seed)
     data = Batches(batches, max_batches, device, forward, bar="dimension" if progress else None)
-    runs = _Runs(data, samples, seed, max_bytes)
     capture = Capture(model, None, CaptureOptions(layers, exclude, check_pooling(pooling), mask))
     check_output_layers(capture.names, output_layers)
-    measured = runs.dimensions(model, model, capture, options)
+    measured = _dimensions(data, model, model, capture, options, samples=samples, max_bytes=max_bytes)
     random = None
     if baseline == "random":
         weights, kept = fresh_weights(model, seed=seed)
@@ -103,7 +101,8 @@ def measure_dimension(
                 f"The baseline keeps the trained values of {kept}: their modules have no `reset_parameters`.",
                 stacklevel=2,
             )
-        random = runs.dimensions(model, with_weights(model, weights), capture, options)
+        called = with_weights(model, weights)
+        random = _dimensions(data, model, called, capture, options, samples=samples, max_bytes=max_bytes)
     ran = [name for name in measured if name != INPUT]
     return DimensionReport(
         layers=measured,
@@ -114,62 +113,61 @@ def measure_dimension(
     )
 
 
-@dataclass(frozen=True)
-class _Runs:
-    """Batches run as often as it takes to hold the rows of some layers at a time."""
+def _dimensions(
+    data: Batches,
+    model: nn.Module,
+    called: Callable[..., Any],
+    capture: Capture,
+    options: DimensionOptions,
+    *,
+    samples: int,
+    max_bytes: int,
+) -> dict[str, LayerDimension]:
+    """Return the dimensions of the input and the captured layers of ``model``, in the order in which they run.
 
-    data: Batches
-    samples: int
-    seed: int
-    max_bytes: int
-
-    def dimensions(
-        self, model: nn.Module, called: Callable[..., Any], capture: Capture, options: DimensionOptions
-    ) -> dict[str, LayerDimension]:
-        """Return the dimensions of the input and the captured layers, in the order in which they run."""
-        found: dict[str, LayerDimension] = {}
-        order: dict[str, None] = {}
-        left: set[str] | None = None
-        while left is None or left:
-            window = RowWindow((), samples=self.samples, max_bytes=self.max_bytes, seed=self.seed)
-            self._run(model, called, capture, window, left)
-            if window.is_empty:
-                self._explain_nothing(order)
-            found |= window.dimensions(options)
-            order |= dict.fromkeys(window.order)
-            left = set(window.refused)
-        unseen = [name for name in capture.names if name not in order]
-        if unseen:
-            warnings.warn(f"No dimension for {unseen}: these layers were never run, or run narrower.", stacklevel=3)
-        return {name: found[name] for name in order if name in found}
-
-    def _run(
-        self,
-        model: nn.Module,
-        called: Callable[..., Any],
-        capture: Capture,
-        window: RowWindow,
-        only: set[str] | None,
-    ) -> None:
-        def record(name: str, rows: torch.Tensor) -> None:
-            if only is None or name in only:
-                window.add(name, rows)
-
-        with self.data.over(model) as each, capture:
-            capture.record = record
-            for batch, (home,) in each:
-                window.labels, rows = label_rows(batch), input_rows(batch)
-                for again in capture.attempts(batch):
-                    if again:
-                        window.reset()
-                    if rows is not None:
-                        record(INPUT, rows)
-                    self.data.run(called, batch, home)
-
-    def _explain_nothing(self, order: dict[str, None]) -> None:
-        if order:
+    The batches run through ``called`` as often as it takes to hold the rows of some layers at a time.
+    """
+    found: dict[str, LayerDimension] = {}
+    order: dict[str, None] = {}
+    left: set[str] | None = None
+    while left is None or left:
+        window = RowWindow((), samples=samples, max_bytes=max_bytes, seed=options.seed)
+        _run(data, model, called, capture, window, left)
+        if window.is_empty and order:
             raise ValueError(
                 "Expected `batches` that can be run more than once, such as a DataLoader or a list: the rows of"
-                f" {list(order)} do not fit into `max_bytes` = {self.max_bytes} together."
+                f" {list(order)} do not fit into `max_bytes` = {max_bytes} together."
             )
-        raise ValueError("Expected `batches` with at least one batch that reaches a measured layer, got none.")
+        if window.is_empty:
+            raise ValueError("Expected `batches` with at least one batch that reaches a measured layer, got none.")
+        found |= window.dimensions(options)
+        order |= dict.fromkeys(window.order)
+        left = set(window.refused)
+    unseen = [name for name in capture.names if name not in order]
+    if unseen:
+        warnings.warn(f"No dimension for {unseen}: these layers were never run, or run narrower.", stacklevel=3)
+    return {name: found[name] for name in order if name in found}
+
+
+def _run(
+    data: Batches,
+    model: nn.Module,
+    called: Callable[..., Any],
+    capture: Capture,
+    window: RowWindow,
+    only: set[str] | None,
+) -> None:
+    def record(name: str, rows: torch.Tensor) -> None:
+        if only is None or name in only:
+            window.add(name, rows)
+
+    with data.over(model) as each, capture:
+        capture.record = record
+        for batch, (home,) in each:
+            window.labels, rows = label_rows(batch), input_rows(batch)
+            for again in capture.attempts(batch):
+                if again:
+                    window.reset()
+                if rows is not None:
+                    record(INPUT, rows)
+                data.run(called, batch, home)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_saturation.covariance.state_metric import StateMetric, accumulation_device
+from lightning_saturation.covariance.state_metric import PlottedMetric, accumulation_device
 from lightning_saturation.dimension.copies import without_copies
 from lightning_saturation.dimension.neighbours import merge_nearest, two_nearest
 from lightning_saturation.dimension.two_nn_law import FEWEST, TwoNNEstimate, check_options, estimate_from_nearest
 from lightning_saturation.dimension.two_nn_state import Anchors, gather_anchors, merge_anchors
 
 
-class TwoNN(StateMetric):
+class TwoNN(PlottedMetric):
     """Return the TwoNN dimension (0-d, float64) of all rows seen, from exact neighbours, for any split of them.
 
     Memory is bounded: rows are kept for at most ``anchors`` points. The dimension is estimated at these anchors, each
@@ -93,7 +93,7 @@ class TwoNN(StateMetric):
         finite = x.isfinite().all(dim=1)
         rows = x[finite].to(accumulation_device(x.device))
         self.skipped = self.skipped + (len(x) - len(rows))
-        self._set(self._state.moved(rows.device).seeing(rows, capacity=self.capacity))
+        self._set(self._get(Anchors).moved(rows.device).seeing(rows, capacity=self.capacity))
 
     def compute(self) -> Tensor:
         """Return the dimension over all ranks."""
@@ -124,19 +124,11 @@ class TwoNN(StateMetric):
         if not isinstance(incoming_state, Mapping):
             raise ValueError(f"Expected `incoming_state` to be a TwoNN or its state, got {type(incoming_state)}.")
         theirs = Anchors(*(incoming_state[name] for name in Anchors._fields))
-        self._set(merge_anchors([self._state, theirs.moved(self.anchors.device)], shared=self.shared))
+        self._set(merge_anchors([self._get(Anchors), theirs.moved(self.anchors.device)], shared=self.shared))
         self._reduce_states(dict(incoming_state))
 
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
-        """Return a matplotlib figure and axes of one value or of several over time."""
-        return self._plot(val, ax)
-
-    @property
-    def _state(self) -> Anchors:
-        return self._get(Anchors)
-
     def _merge_ranks(self, group: Any) -> None:
-        self._set(merge_anchors(gather_anchors(self._state, group=group), shared=self.shared))
+        self._set(merge_anchors(gather_anchors(self._get(Anchors), group=group), shared=self.shared))
 
 
 def _checked_rows(anchors: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
 from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.options import CaptureOptions
-from lightning_saturation.capture.outputs import check_output_layers, choose_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
+from lightning_saturation.capture.select import choose_output_layers
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.dimension.layer_dimension import DimensionOptions, input_rows, label_rows
@@ -24,32 +24,24 @@ from lightning_saturation.dimension.report import INPUT, DimensionReport
 from lightning_saturation.dimension.row_window import RowWindow
 from lightning_saturation.dimension.two_nn_law import FEWEST
 from lightning_saturation.drawing.windows import windows_of
-from lightning_saturation.loggers.naming import layer_key
-from lightning_saturation.loggers.write import write_figure, write_table
-from lightning_saturation.training.configuration import configuration
+from lightning_saturation.loggers.write import layer_key, write_figure, write_table
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
 
 
-class DimensionMonitor(LayerMonitor[RowWindow]):
+class DimensionMonitor(LayerMonitor[RowWindow, DimensionReport]):
     """Log, epoch by epoch, how many dimensions the data fills in every layer: TwoNN (nonlinear) and PCA (linear).
 
     At the end of each stage of an epoch a :class:`DimensionReport` joins ``reports`` and these keys are logged:
     ``dimension/{stage}/layers/{layer}`` and ``dimension/{stage}/last_hidden`` (TwoNN),
     ``dimension/{stage}/pca/layers/{layer}``. When training ends, loggers get the profile, the history and a table of
     all reports. Numbers are those over all ranks, and the same on each. The model carries hooks while it trains and
-    nothing afterwards; global random state is neither used nor changed.
+    nothing afterwards; global random state is neither used nor changed. ``layers``, ``exclude``, ``output_layers``,
+    ``per_class``, ``pooling``, ``delta``, ``discard``, ``estimator`` and ``mask`` are those of
+    :func:`measure_dimension`.
 
     Args:
-        layers: names or globs of ``named_modules()``, None for all linear, convolutional, recurrent and attention ones.
-        exclude: names or globs to leave out.
-        output_layers: names or globs that ``last_hidden`` skips, None for the last layer to run.
-        per_class: also give the dimension of each class alone; needs batches of inputs and integer labels.
         samples: how many samples are kept over an epoch and all ranks, chosen uniformly, the same for all layers.
-        pooling: how an output becomes a row; ``"flatten"``, the whole representation, is what the source measures.
-        delta: share of variance that the PCA dimension holds.
-        discard: share of the samples with the largest distance ratios that TwoNN leaves out.
-        estimator: ``"fit"`` or ``"mle"``, see :func:`~lightning_saturation.functional.two_nn_dimension`.
         stages: what is watched during ``fit``. Within a validation epoch the weights stand still; rows of a training
             epoch come from weights that move, and their dimension is that of the mixture.
         every_n_epochs: measure in every n-th epoch only, the last of each n.
@@ -57,7 +49,6 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
             with one warning; fewer ``samples`` or ``pooling="mean"`` make room.
         seed: of the choice of samples.
         name: first part of the keys; tells several monitors in one Trainer apart.
-        mask: which positions are no padding, as in :class:`SaturationMonitor`; for every ``pooling`` but ``"flatten"``.
         log_layers: whether each layer has charts of its own; averages, tables and pictures are logged either way.
 
     Raises:
@@ -96,10 +87,7 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         self._options = DimensionOptions(delta, discard, estimator, check_flag("per_class", per_class), seed=seed)
         self._warned: set[str] = set()
 
-    @property
-    def reports(self) -> list[DimensionReport]:
-        """The report of every epoch and stage that was measured, oldest first."""
-        return super().reports
+    parts = ("watched", "_options")
 
     def report(self, stage: str | None = None) -> DimensionReport:
         """Return the last report of ``stage``, by default of training, or of the stage measured last without it.
@@ -112,9 +100,6 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
         """Return a matplotlib figure of that report: the dimension over the depth of the network."""
         return self.report(stage).plot()
 
-    def _arguments(self) -> dict[str, Any]:
-        return configuration(self, self.watched, self._options)
-
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[RowWindow]:
         # Ranks see different samples and draw different keys for them.
         seed = self.seed * 1_000_003 + trainer.global_rank
@@ -124,11 +109,6 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
             self.watched,
             stages=stages,
         )
-
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
-        super()._prepare(trainer, pl_module, stages)
-        if self._tracker is not None and trainer.state.fn == TrainerFn.FITTING:
-            check_output_layers(self._tracker.names, self.output_layers)
 
     def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
         window = self._window(stage)
@@ -167,7 +147,11 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
             partial=partial,
             followed=followed,
         )
-        return Measured(report, _values(self.name, report, layers=self.log_layers))
+        values = {"last_hidden": report.last_hidden_dimension}
+        if self.log_layers:
+            values |= {layer_key(name): layer.two_nn for name, layer in layers.items()}
+            values |= {f"pca/{layer_key(name)}": layer.pca for name, layer in layers.items()}
+        return Measured(report, {f"{self.name}/{stage}/{key}": value for key, value in values.items()})
 
     def _warn_about(self, refused: Mapping[str, int]) -> None:
         new = {name: cost for name, cost in refused.items() if name not in self._warned}
@@ -190,12 +174,3 @@ class DimensionMonitor(LayerMonitor[RowWindow]):
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         self._reports[:] = [DimensionReport.from_state(each) for each in state.get("reports", ())]
-
-
-def _values(name: str, report: DimensionReport, *, layers: bool) -> dict[str, float]:
-    """Return what is logged of ``report``, by key."""
-    values = {"last_hidden": report.last_hidden_dimension}
-    if layers:
-        values |= {layer_key(layer): dimension.two_nn for layer, dimension in report.layers.items()}
-        values |= {f"pca/{layer_key(layer)}": dimension.pca for layer, dimension in report.layers.items()}
-    return {f"{name}/{report.stage}/{key}": value for key, value in values.items()}

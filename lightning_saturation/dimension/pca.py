@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_saturation.covariance.moments import add_rows, covariance, empty_sums, from_sums
 from lightning_saturation.covariance.spectrum import covariance_eigenvalues
 from lightning_saturation.shapes import Float
 
@@ -22,20 +23,14 @@ def pca_eigenvalues(rows: Float[Tensor, "samples features"]) -> Float[Tensor, " 
     samples, features = rows.shape
     if samples < 2:
         return torch.zeros(min(samples, features), dtype=torch.float64, device=rows.device)
-    size = min(samples, features)
-    products = torch.zeros(size, size, dtype=torch.float64, device=rows.device)
     if features <= samples:
-        mean = torch.stack([block.double().sum(0) for block in _parts(rows, features)]).sum(0) / samples
-        for block in _parts(rows, features):
-            centred = block - mean
-            products.addmm_(centred.T, centred)
-    else:
-        for block in torch.split(rows, max(1, _BLOCK // samples), dim=1):
-            centred = block.double()
-            centred = centred - centred.mean(0)
-            products.addmm_(centred, centred.T)
+        sums = empty_sums(features, device=rows.device)
+        for block in torch.split(rows, max(1, _BLOCK // max(1, features))):
+            add_rows(sums, block, single=False)
+        return covariance_eigenvalues(covariance(from_sums(sums)))
+    products = torch.zeros(samples, samples, dtype=torch.float64, device=rows.device)
+    for part in torch.split(rows, max(1, _BLOCK // samples), dim=1):
+        centred = part.double()
+        centred = centred - centred.mean(0)
+        products.addmm_(centred, centred.T)
     return covariance_eigenvalues(products / (samples - 1))
-
-
-def _parts(rows: Tensor, features: int) -> tuple[Tensor, ...]:
-    return torch.split(rows, max(1, _BLOCK // max(1, features)))

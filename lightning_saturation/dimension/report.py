@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from lightning_saturation.capture.missing import NOT_FOLLOWED
-from lightning_saturation.drawing.records import plain, record
-from lightning_saturation.drawing.tabulated import Table, Tabulated, shares
-from lightning_saturation.drawing.text_table import number
+from lightning_saturation.drawing.tabulated import Table, Tabulated, number, plain, record, shares
 
 INPUT = "input data"
 """The name under which a profile starts with the data itself; not a name that modules have."""
@@ -44,15 +43,12 @@ class LayerDimension:
     @property
     def class_mean(self) -> float:
         """Mean TwoNN dimension over the classes; NaN without any."""
-        return math.fsum(self.classes.values()) / len(self.classes) if self.classes else math.nan
+        return statistics.fmean(self.classes.values()) if self.classes else math.nan
 
     @property
     def class_spread(self) -> float:
         """Standard deviation of the TwoNN dimension over the classes; NaN with fewer than two."""
-        if len(self.classes) < 2:
-            return math.nan
-        mean = self.class_mean
-        return math.sqrt(math.fsum((d - mean) ** 2 for d in self.classes.values()) / (len(self.classes) - 1))
+        return statistics.stdev(self.classes.values()) if len(self.classes) > 1 else math.nan
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -90,4 +89,4 @@ class RowWindow(LayerWindow):
             return layer_dimension(sample.rows, sample.labels, options)
         except Exception as error:  # one rank alone must not leave the others waiting, nor a layer end a training
             warnings.warn(f"A layer has no dimension: {error}", stacklevel=2)
-            return replace(LayerDimension(sample.rows.shape[1], len(sample.rows)), note=f"failed: {error}")
+            return LayerDimension(sample.rows.shape[1], len(sample.rows), note=f"failed: {error}")

@@ -13,8 +13,6 @@ from lightning_saturation.dimension.neighbours import two_nearest
 from lightning_saturation.dimension.two_nn_law import FEWEST, TwoNNEstimate, check_options, estimate_from_nearest
 from lightning_saturation.shapes import Float
 
-__all__ = ["TwoNNEstimate", "TwoNNScale", "two_nn_dimension", "two_nn_estimate", "two_nn_scales"]
-
 
 class TwoNNScale(NamedTuple):
     """The dimension at one scale: mean and standard error over ``subsets`` disjoint sets of ``points`` points each.

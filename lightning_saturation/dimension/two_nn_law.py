@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from functools import partial
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -156,13 +156,8 @@ def error_over_splits(
     if splits < 2:
         raise ValueError(f"Expected `splits` of at least 2, got {splits}.")
     order = torch.randperm(len(nearest), generator=torch.Generator().manual_seed(seed)).to(nearest.device)
-    law = partial(_dimension_or_nan, discard=discard, estimator=estimator)
-    told = [d for part in torch.tensor_split(order, splits) if not math.isnan(d := law(nearest[part]))]
+    told = []
+    for part in torch.tensor_split(order, splits):
+        with suppress(ValueError):  # too few different points in this part
+            told.append(estimate_from_nearest(nearest[part], discard=discard, estimator=estimator).dimension)
     return statistics.stdev(told) / len(told) ** 0.5 if len(told) > 1 else math.nan
-
-
-def _dimension_or_nan(nearest: Tensor, *, discard: float, estimator: Literal["fit", "mle"]) -> float:
-    try:
-        return estimate_from_nearest(nearest, discard=discard, estimator=estimator).dimension
-    except ValueError:  # too few different points in this part
-        return math.nan

@@ -54,11 +54,12 @@ class Anchors(NamedTuple):
         copied = known | torch.isin(keys, keys[kept]) & ~kept
         state = self._replace(samples=self.samples + len(rows), duplicates=self.duplicates + copied.sum())
         if bool(kept.any()):
-            state = state._extended(rows[kept])
+            state = state.extended(rows[kept])
         others = new & ~kept
-        return state._meeting(rows[others], keys[others])
+        return state.meeting(rows[others], keys[others])
 
-    def _extended(self, rows: Tensor) -> Anchors:
+    def extended(self, rows: Tensor) -> Anchors:
+        """Return the state with ``rows``, of which none is a neighbour yet, as further anchors."""
         anchors = torch.cat([self.anchors, rows]) if len(self.anchors) else rows.clone()
         unseen = self.nearest.new_full((len(rows), 2), torch.inf)
         nothing = self.keys.new_full((len(rows), 2), -1)
@@ -66,14 +67,14 @@ class Anchors(NamedTuple):
             anchors=anchors, nearest=torch.cat([self.nearest, unseen]), keys=torch.cat([self.keys, nothing])
         )
 
-    def _meeting(self, rows: Tensor, keys: Tensor) -> Anchors:
+    def meeting(self, rows: Tensor, keys: Tensor) -> Anchors:
         """Return the state after different ``rows`` that are no anchors."""
         if not len(rows):
             return self
         nearest, which = find_two_nearest(self.anchors, rows)
-        return self._closer(nearest.to(self.nearest), torch.where(which < 0, -1, keys[which.to(keys.device)]))
+        return self.closer(nearest.to(self.nearest), torch.where(which < 0, -1, keys[which.to(keys.device)]))
 
-    def _closer(self, nearest: Tensor, keys: Tensor) -> Anchors:
+    def closer(self, nearest: Tensor, keys: Tensor) -> Anchors:
         """Return the state with the two nearest of its own and of others' neighbours, a row among both only once."""
         both, names = torch.cat([self.nearest, nearest], dim=1), torch.cat([self.keys, keys], dim=1)
         again = (names[:, 2:, None] == names[:, None, :2]).any(2)
@@ -116,7 +117,7 @@ def _merge_shared(states: Sequence[Anchors]) -> Anchors:
     for state in states[1:]:
         if not torch.equal(state.anchors, merged.anchors):
             raise RuntimeError("Expected the same rows as `anchors` in all merged TwoNN metrics, got different ones.")
-        merged = merged._closer(state.nearest, state.keys)._replace(
+        merged = merged.closer(state.nearest, state.keys)._replace(
             samples=merged.samples + state.samples - len(state.anchors), duplicates=merged.duplicates + state.duplicates
         )
     return merged

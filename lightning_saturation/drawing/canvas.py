@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Collection, Sequence
 from typing import TypeVar
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from PIL import Image
 
 from lightning_saturation.drawing.labels import fitting_names
 
@@ -91,3 +94,10 @@ def name_layers(axis: Axis, names: Sequence[str], *, rotate: bool, most: int = M
     axis.set_ticklabels(fitting_names(names)[::step], fontsize=LABEL_SIZE, rotation=90 if rotate else 0)
     along = "in order of execution" if step == 1 else f"in order of execution, one in {step} named"
     axis.set_label_text(f"layer ({along})")
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Return the figure as (height, width, 3), uint8; whichever canvas the figure has stays as it is."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return np.asarray(Image.open(buffer).convert("RGB"))

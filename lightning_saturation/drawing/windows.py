@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
-
-class OfStage(Protocol):
-    """A report of some layers in a stage."""
-
-    @property
-    def stage(self) -> str:
-        """The stage."""
-
-    @property
-    def layers(self) -> Mapping[str, Any]:
-        """What was measured, by layer."""
-
-
-Report = TypeVar("Report", bound=OfStage)
+Report = TypeVar("Report", bound=Any)
+"""Has a ``stage`` and, by name, ``layers``."""
 
 
 def windows_of(reports: Sequence[Report], stage: str | None = None) -> list[Report]:

@@ -15,20 +15,19 @@ from lightning_saturation.covariance.ranks import LOCAL, gather
 from lightning_saturation.freezing.blocks import Freezer, find_blocks
 from lightning_saturation.saturation.monitor import SaturationMonitor
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.report.series import saturation_series
+from lightning_saturation.saturation.report.windows import saturation_series
 from lightning_saturation.similarity.monitor import SimilarityMonitor
 from lightning_saturation.stopping.settled import profile_changes
-from lightning_saturation.training.callbacks import callbacks_of
 from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
-from lightning_saturation.training.progress import fraction_done
+from lightning_saturation.training.progress import callbacks_of, fraction_done
 
 # A share of training is reached although its sum of batches is a rounding error short of it.
 _ROUNDING = 1e-9
 
 
-class FreezeTraining(Monitor):
+class FreezeTraining(Monitor[None]):
     """Freeze a network's layers during training, from the input upwards; the last one learns to the end.
 
     Frozen parameters need no gradient, so that backward passes end above them; optimizers leave them and their own
@@ -142,7 +141,8 @@ class FreezeTraining(Monitor):
             return
         if self.schedule == "linear":
             epochs = trainer.current_epoch + trainer.fit_loop.batch_idx / trainer.num_training_batches
-            self._freeze(trainer, self._due(trainer, len(freezer.blocks), epochs))
+            done = (fraction_done(trainer, epochs) or 0.0) / self.until
+            self._freeze(trainer, int(done * len(freezer.blocks) + _ROUNDING))
         freezer.hold()
 
     def _measure(
@@ -165,16 +165,8 @@ class FreezeTraining(Monitor):
         self._seen = state.get("seen", 0)
         self.history = [(int(step), int(count)) for step, count in state.get("history", ())]
 
-    def _due(self, trainer: Trainer, blocks: int, epochs: float) -> int:
-        """Return how many blocks the linear schedule has frozen after ``epochs``; it ends with one that learns."""
-        done = 0.0
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            done = epochs / trainer.max_epochs
-        if trainer.max_steps > 0:
-            done = max(done, trainer.global_step / trainer.max_steps)
-        return min(int(done / self.until * blocks + _ROUNDING), blocks - 1)
-
     def _freeze(self, trainer: Trainer, count: int) -> None:
+        """Freeze the first ``count`` blocks, but for the last one, which learns to the end."""
         freezer = self._freezer
         if trainer.world_size > 1 and self._group == LOCAL:
             return  # ranks that do not wait for each other cannot build a reducer together

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_saturation.drawing.pixels import pixels
+from lightning_saturation.drawing.canvas import pixels
 from lightning_saturation.loggers import tabular
 from lightning_saturation.loggers.adapter import Record, Sink
 

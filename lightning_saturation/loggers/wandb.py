@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lightning_saturation.drawing.pixels import pixels
+from lightning_saturation.drawing.canvas import pixels
 from lightning_saturation.loggers import tabular
 from lightning_saturation.loggers.adapter import Record, Sink
 

@@ -39,3 +39,12 @@ def write_table(loggers: Iterable[Any], key: str, records: Sequence[Record], *, 
 def write_text(loggers: Iterable[Any], key: str, text: str, *, step: int) -> None:
     """Write ``text`` to W&B (the run's summary), TensorBoard and MLflow (a text file)."""
     to_each(loggers, lambda sink: sink.text(key, text, step=step))
+
+
+def layer_key(layer: str) -> str:
+    """Return the end of the key of ``layer``: charts are grouped by what comes before the last slash.
+
+    >>> layer_key("body/first")
+    'layers/body_first'
+    """
+    return f"layers/{layer.replace('/', '_')}"

@@ -69,7 +69,10 @@ def strongest_patches(
     Source: Li et al., *Convergent learning*, 2016, figures 2 and 5.
     """
     check_count("count", count)
-    [(name, module)] = _only(select_layers(model, [layer]), layer)
+    chosen = select_layers(model, [layer])
+    if len(chosen) != 1:
+        raise ValueError(f"Expected `layer` to be the name of one layer, got {layer!r}, which is {list(chosen)}.")
+    [(name, module)] = chosen.items()
     best: list[list[tuple[float, int, int, Tensor]]] = [[] for _ in units]
     samples = 0
     data = Batches(batches, max_batches, device, bar="patches" if progress else None)
@@ -93,12 +96,6 @@ def strongest_patches(
             for unit, own in zip(units, best, strict=True)
         ]
     return UnitPatches(name, tuple(units), tuple(parts))
-
-
-def _only(layers: dict[str, nn.Module], layer: str) -> list[tuple[str, nn.Module]]:
-    if len(layers) != 1:
-        raise ValueError(f"Expected `layer` to be the name of one layer, got {layer!r}, which is {list(layers)}.")
-    return list(layers.items())
 
 
 def _images(batch: Any) -> Tensor:

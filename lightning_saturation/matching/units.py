@@ -36,7 +36,7 @@ def unit_correlation(
 
     Source: Li et al., *Convergent learning*, 2016, section 2.
 
-    >>> unit_correlation(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    >>> unit_correlation(torch.tensor([[0.0, 1.0], [1.0, 0.0]])).round(decimals=9)
     tensor([[ 1., -1.],
             [-1.,  1.]], dtype=torch.float64)
     """

@@ -14,11 +14,7 @@ from lightning_saturation.shapes import Float
 
 
 def largest_eigenpairs(
-    product: Callable[[Tensor], Tensor],
-    start: Float[Tensor, " size"],
-    count: int,
-    *,
-    tolerance: float = 1e-8,
+    product: Callable[[Tensor], Tensor], start: Float[Tensor, " size"], count: int, *, tolerance: float = 1e-8
 ) -> tuple[Float[Tensor, " count"], Float[Tensor, "count size"]]:
     """Return the ``count`` largest eigenvalues, largest first, and orthonormal eigenvectors (rows).
 

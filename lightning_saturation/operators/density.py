@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_saturation.arguments import check_count
 from lightning_saturation.operators.arpack import largest_eigenpairs
 from lightning_saturation.operators.chebyshev import chebyshev_moments, cumulative_counts
-from lightning_saturation.operators.histogram import Histogram
+from lightning_saturation.operators.histogram import Histogram, binned
 from lightning_saturation.operators.linear_map import LinearMap
 from lightning_saturation.operators.products import Gram, OutOfTime, eigen_seconds
 
@@ -76,7 +76,8 @@ def eigenvalue_histogram(
         method = "exact" if short or gram.size <= 2 * spikes else "stochastic"
         slow = slow and method == "stochastic"
     if method == "exact":
-        values = by_frequency[1]() if by_frequency is not None else torch.cat([_dense(part) for part in parts])
+        dense = (torch.linalg.eigvalsh(part.dense()).clamp(min=0) for part in parts)
+        values = torch.cat(list(dense)) if by_frequency is None else by_frequency[1]()
         found = _exact(values.sort(descending=True).values, bins, spikes)
     else:
         if gram.size <= 2 * spikes:
@@ -98,15 +99,9 @@ def eigenvalue_histogram(
     )
 
 
-def _dense(gram: Gram) -> Tensor:
-    values: Tensor = torch.linalg.eigvalsh(gram.dense())
-    return values.clamp(min=0)
-
-
 def _exact(values: Tensor, bins: int, spikes: int) -> dict[str, Any]:
     edges = _edges(values[0], bins)
-    at = (torch.searchsorted(edges, values, right=True) - 1).clamp(0, bins - 1)
-    counts = torch.bincount(at, minlength=bins).double()
+    counts = binned(values, edges)
     return {
         "counts": counts,
         "edges": edges,
@@ -118,7 +113,10 @@ def _exact(values: Tensor, bins: int, spikes: int) -> dict[str, Any]:
 
 
 def _stochastic(gram: Gram, bins: int, spikes: int, probes: int, degree: int, seed: int) -> dict[str, Any]:
-    values, basis = gram.during("ARPACK", largest_eigenpairs, gram, gram.probe(seed, -1), max(spikes, 1))
+    try:
+        values, basis = largest_eigenpairs(gram, gram.probe(seed, -1), max(spikes, 1))
+    except OutOfTime as stop:
+        raise TimeoutError(f"Out of time during ARPACK, after {gram.products} products.") from stop
     if len(values) == 0:
         raise ValueError("Expected an operator whose largest eigenvalue ARPACK finds; it gave up on all of them.")
     values = values.clamp(min=0)
@@ -140,9 +138,8 @@ def _stochastic(gram: Gram, bins: int, spikes: int, probes: int, degree: int, se
     below[:, 0], below[:, -1] = 0, left
     spread = (lambda x: x.std(0) / math.sqrt(probes)) if probes > 1 else (lambda x: torch.full_like(x[0], math.nan))
     bulk = below.diff(dim=1).clamp(min=0)
-    at = (torch.searchsorted(edges, values, right=True) - 1).clamp(0, bins - 1)
     return {
-        "counts": bulk.mean(0) + torch.bincount(at, minlength=bins),
+        "counts": bulk.mean(0) + binned(values, edges),
         "edges": edges,
         "spikes": values,
         "error": spread(bulk),
@@ -186,14 +183,20 @@ def _edges(largest: Tensor, bins: int) -> Tensor:
     return torch.linspace(0, top if top > 0 else 1.0, bins + 1, dtype=torch.float64)
 
 
-def check_options(*, method: Any = "auto", seconds: Any = None, **counts: Any) -> None:
-    """Raise a ``ValueError`` for an option of :func:`eigenvalue_histogram` that is out of range for any operator."""
+def check_options(*, method: Any = "auto", seconds: Any = None, **counts: Any) -> dict[str, int | None]:
+    """Return the ``counts`` among the options of :func:`eigenvalue_histogram`.
+
+    Raises a ``ValueError`` or ``TypeError`` for an option that is out of range for any operator.
+    """
     least = {"spikes": 0, "degree": 2, "seed": 0}
-    for name, value in counts.items():
-        check_count(name, value, least=least.get(name, 1), optional=True)
+    checked = {
+        name: check_count(name, value, least=least.get(name, 1), optional=name == "probes")
+        for name, value in counts.items()
+    }
     if method not in ("auto", "exact", "stochastic"):
         raise ValueError(f"Expected `method` 'auto', 'exact' or 'stochastic', got {method!r}.")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | None):
         raise TypeError(f"Expected `seconds` to be a number or None, got {seconds!r}.")
     if seconds is not None and not seconds > 0:
         raise ValueError(f"Expected `seconds` > 0 or None, got {seconds}.")
+    return checked

@@ -80,14 +80,19 @@ class Histogram:
     @property
     def spike_counts(self) -> Float[Tensor, " bins"]:
         """How many of the ``counts`` are spikes."""
-        bins = len(self.counts)
-        at = (torch.searchsorted(self.edges, self.spikes, right=True) - 1).clamp(0, bins - 1)
-        return torch.bincount(at, minlength=bins).double() * self.multiplicity
+        return binned(self.spikes, self.edges) * self.multiplicity
 
     @property
     def decay(self) -> Decay:
         """The decay exponent over the largest tenth of the eigenvalues, as far as the histogram resolves them."""
         return decay(self)
+
+
+def binned(values: Float[Tensor, " values"], edges: Float[Tensor, " edges"]) -> Float[Tensor, " bins"]:
+    """Return how many of ``values`` lie between consecutive ``edges``; those beyond the ends are in the bins there."""
+    bins = len(edges) - 1
+    at = (torch.searchsorted(edges, values, right=True) - 1).clamp(0, bins - 1)
+    return torch.bincount(at, minlength=bins).double()
 
 
 def decay(histogram: Histogram, *, first: int = 1, last: int | None = None) -> Decay:

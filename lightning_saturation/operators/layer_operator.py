@@ -9,21 +9,16 @@ from functools import partial
 from typing import Any
 
 import torch
+from scipy.sparse import linalg
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
 from lightning_saturation.operators.circular import circular_eigenvalues, circular_work
 from lightning_saturation.operators.convolution_geometry import Geometry, convolution_geometry
-from lightning_saturation.operators.linear_map import LinearMap, MatrixOperator, to_scipy
+from lightning_saturation.operators.linear_map import LinearMap, MatrixOperator
 from lightning_saturation.shapes import Float
 
-_FORWARD: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-_ADJOINT: dict[int, Callable[..., Tensor]] = {
-    1: functional.conv_transpose1d,
-    2: functional.conv_transpose2d,
-    3: functional.conv_transpose3d,
-}
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 OPERATOR_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
 
@@ -102,10 +97,11 @@ class LayerOperator:
         if geometry is None:
             return maps @ (self.weight if adjoint else self.weight.T)
         options = {"stride": geometry.stride, "dilation": geometry.dilation, "groups": self.groups}
-        dims = len(geometry.kernel)
-        if adjoint != self._transposed:
-            return geometry.unpad(_ADJOINT[dims](maps, self.weight, **options))
-        return _FORWARD[dims](geometry.pad(maps), self.weight, **options)
+        backwards, dims = adjoint != self._transposed, len(geometry.kernel)
+        convolve: Callable[..., Tensor] = getattr(functional, f"conv_transpose{dims}d" if backwards else f"conv{dims}d")
+        if backwards:
+            return geometry.unpad(convolve(maps, self.weight, **options))
+        return convolve(geometry.pad(maps), self.weight, **options)
 
     def trace(self) -> float:
         """Return the trace of HHᵀ, the sum of squared singular values, exactly and without a product.
@@ -127,7 +123,8 @@ class LayerOperator:
         one = (1,) * len(geometry.kernel)
         if geometry.kernel == one and geometry.stride == one and geometry.inputs == geometry.outputs:
             kernels = self.weight.flatten(1).chunk(self.groups)
-            return MatrixOperator(_block_diagonal(kernels)), math.prod(geometry.inputs)
+            matrix: Tensor = torch.block_diag(*kernels)  # type: ignore[no-untyped-call]
+            return MatrixOperator(matrix), math.prod(geometry.inputs)
         return self, 1
 
     def blocks(self) -> list[LayerOperator]:
@@ -151,13 +148,20 @@ class LayerOperator:
         return work, partial(circular_eigenvalues, self.weight, self._geometry, self.groups)
 
     def to_scipy(self) -> Any:
-        """Return the operator as a ``scipy.sparse.linalg.LinearOperator``, for NumPy vectors on the CPU."""
-        return to_scipy(self)
+        """Return the operator as a ``scipy.sparse.linalg.LinearOperator``, for NumPy vectors on the CPU.
 
+        Blocks are columns there, as SciPy has them.
+        """
 
-def _block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
-    rows, columns = blocks[0].shape
-    matrix = blocks[0].new_zeros(len(blocks), rows, len(blocks), columns)
-    for index, block in enumerate(blocks):
-        matrix[index, :, index] = block
-    return matrix.reshape(len(blocks) * rows, len(blocks) * columns)
+        def through(product: Callable[[Tensor], Tensor], columns: Any) -> Any:
+            return product(torch.as_tensor(columns.T.copy()).to(self.weight)).cpu().numpy().T
+
+        forward, adjoint = partial(through, self.matvec), partial(through, self.rmatvec)
+        return linalg.LinearOperator(
+            self.shape,
+            matvec=lambda x: forward(x.reshape(-1)),
+            rmatvec=lambda y: adjoint(y.reshape(-1)),
+            matmat=forward,
+            rmatmat=adjoint,
+            dtype=str(self.dtype).removeprefix("torch."),
+        )

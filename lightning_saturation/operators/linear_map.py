@@ -1,11 +1,10 @@
-"""What a spectrum needs of a linear operator, a plain matrix as one, and SciPy's view of one."""
+"""What a spectrum needs of a linear operator, and a plain matrix as one."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from scipy.sparse import linalg
 from torch import Tensor
 
 from lightning_saturation.shapes import Float
@@ -62,25 +61,3 @@ class MatrixOperator:
     def trace(self) -> float:
         """Return the trace of HHᵀ, the sum of squared singular values."""
         return float(self.matrix.double().square().sum())
-
-
-def to_scipy(operator: LinearMap) -> Any:
-    """Return ``operator`` as a ``scipy.sparse.linalg.LinearOperator``; blocks are columns there, as SciPy has them."""
-
-    def through(product: Any) -> Any:
-        def call(columns: Any) -> Any:
-            rows = torch.as_tensor(columns.T.copy(), device=operator.device, dtype=operator.dtype)
-            return product(rows).cpu().numpy().T
-
-        return call
-
-    forward, adjoint = through(operator.matvec), through(operator.rmatvec)
-    dtype = str(operator.dtype).removeprefix("torch.")
-    return linalg.LinearOperator(
-        operator.shape,
-        matvec=lambda x: forward(x.reshape(-1)),
-        rmatvec=lambda y: adjoint(y.reshape(-1)),
-        matmat=forward,
-        rmatmat=adjoint,
-        dtype=dtype,
-    )

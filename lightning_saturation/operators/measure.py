@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm  # comes with lightning
 
-from lightning_saturation.capture.evaluation import evaluating, run
-from lightning_saturation.capture.input_shapes import InputShapes
+from lightning_saturation.capture.evaluation import Batches, evaluating
+from lightning_saturation.capture.input_shapes import input_shapes
 from lightning_saturation.capture.select import select_layers
 from lightning_saturation.covariance.ranks import LOCAL, gather, rank_and_world, share_by_cost, together
 from lightning_saturation.operators.density import EXACT_SIZE, check_options, eigenvalue_histogram
@@ -63,9 +63,12 @@ def measure_spectrum(
     if isinstance(example_input, DataLoader):
         raise TypeError("Expected `example_input` to be one batch, got a DataLoader; `next(iter(loader))` is one.")
     chosen = operator_layers(model, layers, exclude)
-    watched = InputShapes(model, chosen)
-    with evaluating(model, device) as home, _same_random_state(home), watched as shapes:
-        run(model, example_input, home)
+    data = Batches([example_input], device=device)
+    with data.over(model) as each, input_shapes(model, chosen) as shapes:
+        for batch, (home,) in each:
+            # A model that draws random numbers in evaluation mode draws none from the user's generators.
+            with torch.random.fork_rng([home] if home.type == "cuda" else []):
+                data.run(model, batch, home)
     options = {"bins": bins, "spikes": spikes, "probes": probes, "degree": degree, "seed": seed, "method": method}
     group = LOCAL if process_group is None else process_group
     return spectra_over_ranks(chosen, shapes, options, seconds=seconds, progress=progress, group=group)
@@ -183,11 +186,3 @@ def _shown(bar: Any, name: str) -> Callable[[int], None]:
         bar.update(0)
 
     return show
-
-
-@contextmanager
-def _same_random_state(device: torch.device) -> Iterator[None]:
-    """Let a model that draws random numbers in evaluation mode draw none from the user's generators."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,10 +14,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
-from lightning_saturation.capture.input_shapes import InputShapes
+from lightning_saturation.capture.input_shapes import input_shapes
 from lightning_saturation.covariance.ranks import gather
-from lightning_saturation.loggers.naming import layer_key
-from lightning_saturation.loggers.write import write_figure, write_table
+from lightning_saturation.loggers.write import layer_key, write_figure, write_table
 from lightning_saturation.operators.density import check_options
 from lightning_saturation.operators.measure import operator_layers, spectra_over_ranks
 from lightning_saturation.operators.plots import evolution_figure, histogram_figure, norms_figure
@@ -29,7 +29,7 @@ _QUANTITIES = ("largest_eigenvalue", "stable_rank", "decay_exponent")
 _MOST_STRIPS = 6
 
 
-class SpectrumMonitor(Monitor):
+class SpectrumMonitor(Monitor[SpectrumReport]):
     """Measure the eigenvalues of every layer as a linear operator: before training, and every ``every_n_epochs``.
 
     The first forward pass of training tells the layers' input shapes; the hooks for it leave with its batch. A
@@ -79,27 +79,18 @@ class SpectrumMonitor(Monitor):
         super().__init__(name=name)
         self.log_windows = check_flag("log_windows", log_windows)
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs)
-        self._options: dict[str, Any] = {
-            "bins": check_count("bins", bins),
-            "spikes": check_count("spikes", spikes, least=0),
-            "probes": check_count("probes", probes, optional=True),
-            "degree": check_count("degree", degree),
-            "seed": check_count("seed", seed, least=0),
-        }
-        check_options(seconds=seconds, **self._options)
+        self._options = check_options(
+            seconds=seconds, bins=bins, spikes=spikes, probes=probes, degree=degree, seed=seed
+        )
         self.layers = check_patterns("layers", layers)
         self.exclude = check_patterns("exclude", exclude, optional=False)
         self.seconds = seconds
         self.log_layers = check_flag("log_layers", log_layers)
         self.progress = check_flag("progress", progress)
-        self._watched: InputShapes | None = None
+        self._watched: ExitStack | None = None
+        self._seen: dict[str, set[tuple[int, ...]]] = {}
         self._warned: set[tuple[str, str]] = set()
         self._shapes: dict[str, set[tuple[int, ...]]] = {}
-
-    @property
-    def reports(self) -> list[SpectrumReport]:
-        """The report of every measurement, oldest first; epoch 0 is the untrained network."""
-        return super().reports
 
     def report(self) -> SpectrumReport:
         """Return the last report; a ``ValueError`` where there is none."""
@@ -119,8 +110,10 @@ class SpectrumMonitor(Monitor):
 
     def _watch(self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any) -> None:
         if stage == "train" and not self._shapes and self._watched is None:
-            self._watched = InputShapes(pl_module, operator_layers(pl_module, self.layers, self.exclude))
-            self._watched.attach()
+            layers = operator_layers(pl_module, self.layers, self.exclude)
+            with ExitStack() as stack:
+                self._seen = stack.enter_context(input_shapes(pl_module, layers))
+                self._watched = stack.pop_all()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Measure the untrained network, between the first forward pass and the first change of a weight."""
@@ -132,8 +125,8 @@ class SpectrumMonitor(Monitor):
     def _look_away(self) -> None:
         watched, self._watched = self._watched, None
         if watched is not None:
-            watched.detach()
-            self._shapes = watched.shapes
+            watched.close()
+            self._shapes = self._seen
 
     def _leave(self) -> None:
         self._look_away()

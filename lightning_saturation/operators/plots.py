@@ -52,7 +52,9 @@ def norms_figure(reports: Sequence[SpectrumReport], layers: Sequence[str] | None
 
     Source: *Evolution of Eigenvalue Decay in Deep Networks*, figure 2.
     """
-    names = _known(_last(reports), layers)
+    if not reports:
+        raise ValueError("Expected at least one report, got none.")
+    names = _known(reports[-1], layers)
     shown = canvas.thin(names, most)
     figure = canvas.new_figure(7.0 + canvas.name_room(shown), 4.2)
     axes = figure.subplots()
@@ -118,14 +120,8 @@ def _draw(axes: Axes, histogram: Histogram, top: float = 1.0) -> None:
 def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
     known = [axes.get_legend_handles_labels() for axes in grid]
     entries = {label: handle for handles, labels in known for handle, label in zip(handles, labels, strict=True)}
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=canvas.LABEL_SIZE,
-    )
+    shown, labels = list(entries.values()), list(entries)
+    figure.legend(shown, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=canvas.LABEL_SIZE)
 
 
 def _mark_learning_rates(axes: Axes, reports: Sequence[SpectrumReport]) -> None:
@@ -144,12 +140,6 @@ def _known(report: SpectrumReport, layers: Sequence[str] | None) -> list[str]:
     if unknown or not names:
         raise ValueError(f"Expected `layers` with a spectrum, among {list(report.layers)}, got {unknown or names}.")
     return names
-
-
-def _last(reports: Sequence[SpectrumReport]) -> SpectrumReport:
-    if not reports:
-        raise ValueError("Expected at least one report, got none.")
-    return reports[-1]
 
 
 def _how(histogram: Histogram) -> str:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from lightning_saturation.operators.linear_map import LinearMap
 from lightning_saturation.shapes import Float
-
-T = TypeVar("T")
 
 
 class OutOfTime(Exception):  # noqa: N818 - a signal between two functions, never an error that a user sees
@@ -76,13 +73,6 @@ class Gram:
     def without(rows: Float[Tensor, "vectors size"], basis: Float[Tensor, "directions size"]) -> Tensor:
         """Return ``rows`` without their parts along the orthonormal ``basis``, in place."""
         return rows.sub_((rows @ basis.T) @ basis)
-
-    def during(self, what: str, call: Callable[..., T], *args: object) -> T:
-        """Return ``call(*args)``; a deadline that passes meanwhile becomes a ``TimeoutError`` naming ``what``."""
-        try:
-            return call(*args)
-        except OutOfTime as stop:
-            raise TimeoutError(f"Out of time during {what}, after {self.products} products.") from stop
 
     def exact_seconds(self) -> float:
         """Return a forecast of the exact path's time: an eigenproblem cannot be interrupted, so it is foreseen."""

@@ -8,8 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lightning_saturation.drawing.records import columns, plain, record
-from lightning_saturation.drawing.tabulated import Table, Tabulated
+from lightning_saturation.drawing.tabulated import Table, Tabulated, columns, plain, record
 from lightning_saturation.operators.histogram import Histogram
 
 _DERIVED = ("spectral_norm", "frobenius_norm", "stable_rank")

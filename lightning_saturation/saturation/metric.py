@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from lightning_saturation.covariance import spectrum
 from lightning_saturation.covariance.covariance import Covariance
+from lightning_saturation.covariance.state_metric import PlottedMetric
 
 
-class Saturation(Covariance):
+class Saturation(PlottedMetric, Covariance):
     """Return the share of the feature space that all rows seen fill, at explained variance ``delta``.
 
     ``update(x)`` takes rows (samples, features), ``compute()`` returns a 0-d tensor in [0, 1], NaN without any row.
@@ -40,7 +40,3 @@ class Saturation(Covariance):
         if not int(self.samples):
             return self._nan()
         return spectrum.saturation(self.eigenvalues(), delta=self.delta)
-
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
-        """Return a matplotlib figure and axes of one value or of several over time."""
-        return self._plot(val, ax)

@@ -10,42 +10,44 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from matplotlib.figure import Figure
 
 from lightning_saturation.arguments import check_flag, check_folder, check_patterns
 from lightning_saturation.capture.masks import Mask
 from lightning_saturation.capture.options import CaptureOptions
-from lightning_saturation.capture.outputs import check_output_layers
 from lightning_saturation.capture.pooling import Pooling, check_pooling
+from lightning_saturation.capture.select import check_output_layers
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.spectrum import check_delta
-from lightning_saturation.loggers.naming import layer_key
-from lightning_saturation.saturation.reading import Reading
+from lightning_saturation.drawing.windows import windows_of
+from lightning_saturation.loggers.write import layer_key
+from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.convergence import settling
+from lightning_saturation.saturation.report.diagnosis import Diagnosis
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.window import Window, report_of, saturation_tracker
 from lightning_saturation.saturation.writing import write_reports, write_window
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
-from lightning_saturation.training.callbacks import callbacks_of
-from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
 from lightning_saturation.training.monitor import Monitor
+from lightning_saturation.training.progress import callbacks_of
 from lightning_saturation.training.task_metrics import TaskMetrics
 
 
-class SaturationMonitor(LayerMonitor[Window], Reading):
+class SaturationMonitor(LayerMonitor[Window, SaturationReport]):
     """Log, layer by layer and window by window, how much of each layer's feature space the data fills.
 
     A window is an epoch, or ``every_n_train_steps`` optimizer steps of training. When it closes, a
-    :class:`SaturationReport` joins ``reports`` and these keys are logged: ``saturation/{stage}/layers/{layer}``,
-    ``saturation/{stage}/average``, ``saturation/{stage}/change`` (how far the layers in the average have moved over 5
-    windows, in the mean) and ``saturation/{stage}/converged`` (1 once that was small for long enough; see
-    :class:`SaturationStopping`). Every forward pass of a layer within a step counts, once; recomputation by activation
-    checkpointing does not. Numbers are those over all ranks, and the same on each. The model carries hooks while it
-    trains and nothing afterwards; no random number is drawn.
+    :class:`SaturationReport` joins ``reports``, of which the last of each stage holds eigenvalues, and these keys are
+    logged: ``saturation/{stage}/layers/{layer}``, ``saturation/{stage}/average``, ``saturation/{stage}/change`` (how
+    far the layers in the average have moved over 5 windows, in the mean) and ``saturation/{stage}/converged`` (1 once
+    that was small for long enough; see :class:`SaturationStopping`). Each forward pass of a layer within a step counts,
+    once; recomputation by activation checkpointing does not. Numbers are those over all ranks, and the same on each.
+    The model carries hooks while it trains and nothing afterwards; no random number is drawn.
 
     Args:
         layers: names or globs of ``named_modules()`` to track, None for all linear, convolutional, recurrent and
@@ -116,11 +118,27 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
 
     shown: ClassVar[dict[str, str]] = {"train/average": "train", "train/change": "change"}
     kept = ("_reports", "settling")
+    parts = ("watched", "accumulation")
 
-    @property
-    def reports(self) -> list[SaturationReport]:
-        """The report of every closed window, oldest first; the last one of each stage holds its eigenvalues."""
-        return super().reports
+    def report(self, stage: str | None = None) -> SaturationReport:
+        """Return the last report of ``stage``, by default of training, or of the stage seen last without it.
+
+        Raises ``ValueError`` where no window of the stage has closed, as do ``diagnose`` and ``plot``.
+        """
+        return windows_of(self.reports, stage)[-1]
+
+    def diagnose(self, stage: str | None = None) -> Diagnosis:
+        """Return what the windows of ``stage`` suggest; see ``SaturationReport.diagnose``."""
+        windows = windows_of(self.reports, stage)
+        return windows[-1].diagnose(history=windows)
+
+    def plot(self, stage: str | None = None, *, metric: str | None = None) -> Figure:
+        """Return a matplotlib figure of ``stage``: the verdict, a bar for each layer, average and metric over time.
+
+        ``metric`` names what the module logs and the picture draws; None chooses an accuracy where there is one, else
+        another metric or a loss, of validation rather than of training. A ``ValueError`` for one that was not logged.
+        """
+        return verdict_figure(windows_of(self.reports, stage), metric=self._metrics.curve(metric))
 
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Window]:
         return saturation_tracker(
@@ -130,7 +148,6 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         super()._prepare(trainer, pl_module, stages)
         if self._tracker is not None and trainer.state.fn == TrainerFn.FITTING:
-            check_output_layers(self._tracker.names, self.output_layers)
             self.settling = dict.fromkeys(self.stages, ())
             for stage in self.stages:
                 rule = rule_for(trainer, self.name, stage)
@@ -168,9 +185,6 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         complete = [each for each in [*self._reports, report] if each.stage == report.stage and not each.partial]
         return settling(complete, rule_for(trainer, self.name, report.stage))
 
-    def _arguments(self) -> dict[str, Any]:
-        return configuration(self, self.watched, self.accumulation)
-
     def _forget(self, earlier: int) -> None:
         super()._forget(earlier)
         self._metrics = TaskMetrics()
@@ -189,14 +203,11 @@ class SaturationMonitor(LayerMonitor[Window], Reading):
         return {f"{self.name}/{report.stage}/{key}": value for key, value in values.items()}
 
     def _keep(self, measured: Measured) -> None:
-        stage = measured.report.stage
-        for index in range(len(self._reports) - 1, -1, -1):
-            if self._reports[index].stage == stage:
-                # Eigenvalues of all windows would grow without bound.
-                self._reports[index] = without_eigenvalues(self._reports[index])
-                break
+        stage, judged = measured.report.stage, measured.judged
+        before = [index for index, report in enumerate(self._reports) if report.stage == stage][-1:]
+        for index in before:  # eigenvalues of all windows would grow without bound
+            self._reports[index] = without_eigenvalues(self._reports[index])
         self._reports.append(measured.report)
-        judged = measured.judged
         if judged is not None and stage in self.settling:
             self.settling = {**self.settling, stage: (*self.settling[stage], judged)}
 

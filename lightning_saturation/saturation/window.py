@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_saturation.capture.options import CaptureOptions
-from lightning_saturation.capture.outputs import choose_output_layers
 from lightning_saturation.capture.row_kinds import Rows
+from lightning_saturation.capture.select import choose_output_layers
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.capture.window import LayerWindow
 from lightning_saturation.covariance.accumulation import WIDEST_EXACT, Accumulation, accumulation
@@ -21,7 +22,7 @@ from lightning_saturation.covariance.reduction import agree, all_reduce_moments
 from lightning_saturation.covariance.row_buffer import RowBuffer
 from lightning_saturation.covariance.sketch import sketch_size
 from lightning_saturation.covariance.sketch_reduction import merge_over_ranks
-from lightning_saturation.saturation.report.layer import LayerStatistics, with_rows, with_shapes
+from lightning_saturation.saturation.report.layer import LayerStatistics, with_rows
 from lightning_saturation.saturation.report.report import SaturationReport
 
 
@@ -137,8 +138,9 @@ def report_of(
     """
     statistics = tracker.windows[stage].statistics(delta=delta, group=group)
     seen = seen_over_ranks(tracker, stage, group)
+    shapes, layers = tracker.shapes(), with_rows(statistics, seen.rows)
     return SaturationReport(
-        layers=with_shapes(with_rows(statistics, seen.rows), tracker.shapes()),
+        layers={name: replace(layer, **shapes[name]._asdict()) for name, layer in layers.items()},
         stage=stage,
         delta=delta,
         output_layers=choose_output_layers(list(statistics), output_layers, seen.outputs),

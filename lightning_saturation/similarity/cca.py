@@ -118,11 +118,9 @@ def pwcca(
 
 def weigh(pair: PairMoments, found: CCA) -> ProjectionWeighted:
     """Return the correlations ``found`` in ``pair``, weighted by the projections of both sides."""
-    sides = [
-        _weighted_mean(found.correlations, scatter @ directions)
-        for scatter, directions in ((pair.xx, found.x_directions), (pair.yy, found.y_directions))
-    ]
-    return ProjectionWeighted(sides[0], sides[1], (sides[0] + sides[1]) / 2)
+    x = _weighted_mean(found.correlations, pair.xx @ found.x_directions)
+    y = _weighted_mean(found.correlations, pair.yy @ found.y_directions)
+    return ProjectionWeighted(x, y, (x + y) / 2)
 
 
 def class_similarity(

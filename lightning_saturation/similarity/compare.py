@@ -16,7 +16,7 @@ from lightning_saturation.capture.pooling import Pooling, check_pooling
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.similarity.comparison import Comparison
-from lightning_saturation.similarity.matrix import SimilarityMatrix
+from lightning_saturation.similarity.report import SimilarityMatrix
 from lightning_saturation.similarity.views import Method, Outputs, check_method, outputs_of
 
 DEFAULT_DELTA = {"svcca": 0.99}

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lightning_saturation.covariance.ranks import LOCAL, gather
 from lightning_saturation.covariance.state_metric import accumulation_device
-from lightning_saturation.similarity.matrix import SimilarityMatrix
 from lightning_saturation.similarity.paired_sums import Pair, PairedSums
+from lightning_saturation.similarity.report import SimilarityMatrix
 from lightning_saturation.similarity.solving import solve
 from lightning_saturation.similarity.views import Key, Method, Outputs, Size, view
 
@@ -86,7 +86,9 @@ class Comparison:
             if theirs[0] != shapes:
                 raise RuntimeError(f"Expected outputs of the same shapes on every rank, but rank {rank} differs.")
         home = torch.device("cpu") if head is None else accumulation_device(next(iter(head[0].values())).device)
-        return shapes, self._pairs(shapes), {key: _number(centre).to(home) for key, centre in centres.items()}
+        # The first batch may hold no finite sample, whose mean is NaN; any centre is right, zero too.
+        numbers = {key: torch.where(centre.isfinite(), centre, 0).to(home) for key, centre in centres.items()}
+        return shapes, self._pairs(shapes), numbers
 
     def _pairs(self, shapes: Shapes) -> list[Pair]:
         """Return the pairs of layers to compare; of one network with itself each once."""
@@ -140,6 +142,25 @@ class Comparison:
         return blocks
 
 
-def _number(centre: Tensor) -> Tensor:
-    # The first batch may hold no finite sample, whose mean is NaN; any centre is right, zero too.
-    return torch.where(centre.isfinite(), centre, torch.zeros_like(centre))
+def compare_rows(
+    left: Mapping[str, Tensor], right: Mapping[str, Tensor], *, method: Method, delta: float | None
+) -> SimilarityMatrix:
+    """Return the similarity of every layer in ``left`` with every layer in ``right``, rows of the same samples."""
+    finite = torch.stack([rows.isfinite().all(1) for rows in (*left.values(), *right.values())]).all(0)
+    batch: list[Outputs] = [{name: rows[finite] for name, rows in side.items()} for side in (left, right)]
+
+    def passes() -> Generator[list[Outputs]]:
+        yield batch
+
+    return Comparison(method=method, delta=delta, memory=2**62, group=LOCAL).matrix(passes)
+
+
+def compare_same_layers(
+    left: Mapping[str, Tensor], right: Mapping[str, Tensor], *, method: Method, delta: float | None
+) -> dict[str, float]:
+    """Return the similarity of every layer with itself at another time."""
+    return {
+        name: compare_rows({name: rows}, {name: right[name]}, method=method, delta=delta)[name, name]
+        for name, rows in left.items()
+        if name in right
+    }

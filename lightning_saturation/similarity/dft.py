@@ -24,7 +24,7 @@ class FrequencyMoments(NamedTuple):
     mean: Tensor
     scatter: Tensor
     weights: Float[Tensor, "height half"]
-    x_channels: int
+    x_channels: Int[Tensor, ""]
 
 
 class FrequencyCCA(NamedTuple):
@@ -75,7 +75,7 @@ def dft_cca(
         moments = frequency_moments(x, y, resize=resize)
         if (missing := len(x) - int(moments.samples)) > 0:
             warnings.warn(f"{missing} of {len(x)} samples hold NaN or infinity and are left out.", stacklevel=2)
-    split, scatter, weights = moments.x_channels, moments.scatter, moments.weights
+    split, scatter, weights = int(moments.x_channels), moments.scatter, moments.weights
     return correlate_frequencies(
         whiten_frequencies(scatter[..., :split, :split], weights, delta=delta),
         whiten_frequencies(scatter[..., split:, split:], weights, delta=delta),
@@ -111,7 +111,7 @@ def frequency_moments(
     mean = spectra.sum(-1) / samples.clamp(min=1)
     centred = torch.where(finite, spectra - mean[..., None], 0.0)
     weights = half_plane_weights(*maps.shape[-2:], device=maps.device)
-    return FrequencyMoments(samples, mean, centred @ centred.mH, weights, x.shape[1])
+    return FrequencyMoments(samples, mean, centred @ centred.mH, weights, torch.tensor(x.shape[1]))
 
 
 def _half_spectra(maps: Tensor) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_saturation.covariance.spectrum import check_delta
-from lightning_saturation.covariance.state_metric import StateMetric, accumulation_device
+from lightning_saturation.covariance.state_metric import PlottedMetric, accumulation_device
 from lightning_saturation.similarity.dft import (
     FrequencyCCA,
     FrequencyMoments,
@@ -20,7 +19,7 @@ from lightning_saturation.similarity.dft import (
 from lightning_saturation.similarity.dft_reduction import all_reduce_frequency_moments, described, shape_of
 
 
-class DFTCCA(StateMetric):
+class DFTCCA(PlottedMetric):
     """Return the mean canonical correlation of all feature maps seen, frequency by frequency: 0-d, in [0, 1].
 
     ``update(x, y)`` takes maps (samples, channels, height, width) of the same samples; the first ones fix the shapes.
@@ -35,21 +34,13 @@ class DFTCCA(StateMetric):
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
-    weights: Tensor
-    x_mean: Tensor
-    y_mean: Tensor
-    scatter: Tensor
-
     def __init__(self, delta: float | None = None, resize: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.delta = delta if delta is None else check_delta(delta)
         self.resize = resize
         empty = torch.zeros(0, 0, 0, dtype=torch.complex128)
-        self.add_state("samples", torch.zeros((), dtype=torch.int64))
-        self.add_state("weights", torch.zeros(0, 0, dtype=torch.float64))
-        self.add_state("x_mean", empty)
-        self.add_state("y_mean", empty)
-        self.add_state("scatter", empty[None])
+        weights = torch.zeros(0, 0, dtype=torch.float64)
+        self._add_states(FrequencyMoments(torch.tensor(0), empty, empty[None], weights, torch.tensor(0)))
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Add maps ``x`` and ``y`` (samples, channels, height, width) of the same samples."""
@@ -73,42 +64,28 @@ class DFTCCA(StateMetric):
                 raise ValueError("Expected an `update` with at least one sample first.")
             return dft_cca(moments, delta=self.delta)
 
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
-        """Return a matplotlib figure and axes of one value or of several over time."""
-        return self._plot(val, ax)
-
     @property
     def _moments(self) -> FrequencyMoments | None:
-        return _of_state({name: getattr(self, name) for name in self._defaults})
+        moments = self._get(FrequencyMoments)
+        return moments if moments.weights.numel() else None
 
     def _merge(self, theirs: FrequencyMoments) -> None:
         ours = self._moments
         if ours is not None and shape_of(ours) != shape_of(theirs):
             raise ValueError(f"Expected maps with {described(ours)} as before, got {described(theirs)}.")
-        self._set_moments(theirs if ours is None else merge_frequency_moments(ours, theirs))
+        self._set(theirs if ours is None else merge_frequency_moments(ours, theirs))
 
-    def _set_moments(self, moments: FrequencyMoments) -> None:
-        split = moments.x_channels
+    def _set(self, state: NamedTuple) -> None:
         with torch.inference_mode(False):  # what is allocated in inference mode cannot be updated outside it
-            self.samples, self.weights, self.scatter = (
-                tensor.clone() for tensor in (moments.samples, moments.weights, moments.scatter)
-            )
-            self.x_mean, self.y_mean = moments.mean[..., :split].clone(), moments.mean[..., split:].clone()
+            super()._set(type(state)(*(tensor.clone() for tensor in state)))
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        theirs = _of_state({name: incoming_state[name].to(self.samples.device) for name in self._defaults})
+        theirs = FrequencyMoments(*(incoming_state[name].to(self.samples.device) for name in FrequencyMoments._fields))
         super()._reduce_states(incoming_state)
-        if theirs is not None:
+        if theirs.weights.numel():
             self._merge(theirs)
 
     def _merge_ranks(self, group: Any) -> None:
         merged = all_reduce_frequency_moments(self._moments, group=group)
         if merged is not None:
-            self._set_moments(merged)
-
-
-def _of_state(state: dict[str, Tensor]) -> FrequencyMoments | None:
-    if not state["weights"].numel():
-        return None
-    mean = torch.cat([state["x_mean"], state["y_mean"]], dim=-1)
-    return FrequencyMoments(state["samples"], mean, state["scatter"], state["weights"], state["x_mean"].shape[-1])
+            self._set(merged)

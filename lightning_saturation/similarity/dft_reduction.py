@@ -14,7 +14,8 @@ from lightning_saturation.similarity.dft import FrequencyMoments, half_plane_wei
 def shape_of(moments: FrequencyMoments) -> tuple[int, int, int, int]:
     """Return height, width and the channels of both sides."""
     height, _, channels = moments.mean.shape
-    return height, int(moments.weights[0].sum()), moments.x_channels, channels - moments.x_channels
+    x_channels = int(moments.x_channels)
+    return height, int(moments.weights[0].sum()), x_channels, channels - x_channels
 
 
 def described(moments: FrequencyMoments) -> str:
@@ -42,16 +43,16 @@ def all_reduce_frequency_moments(moments: FrequencyMoments | None, *, group: Any
     mean = torch.view_as_complex(first[1:].clone().view(*own.mean.shape, 2)) / samples.clamp(min=1)
     apart = own.mean - mean
     scatter = own.scatter + apart[..., None] * apart[..., None, :].conj() * own.samples
-    merged = FrequencyMoments(samples, mean, all_reduce(scatter, group, in_place=True), weights, x_channels)
+    merged = FrequencyMoments(samples, mean, all_reduce(scatter, group, in_place=True), weights, own.x_channels)
     return merged if moments is None else _moved(merged, moments.mean.device)
 
 
 def _nothing(weights: Tensor, x_channels: int, channels: int) -> FrequencyMoments:
     mean = torch.zeros(*weights.shape, channels, dtype=torch.complex128, device=weights.device)
     scatter = torch.zeros(*mean.shape, channels, dtype=torch.complex128, device=weights.device)
-    return FrequencyMoments(weights.new_zeros((), dtype=torch.int64), mean, scatter, weights, x_channels)
+    samples, split = torch.tensor([0, x_channels], device=weights.device)
+    return FrequencyMoments(samples, mean, scatter, weights, split)
 
 
 def _moved(moments: FrequencyMoments, device: torch.device) -> FrequencyMoments:
-    samples, mean, scatter, weights = (part.to(device) for part in moments[:4])
-    return FrequencyMoments(samples, mean, scatter, weights, moments.x_channels)
+    return FrequencyMoments(*(part.to(device) for part in moments))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lightning_saturation.stopping.settled import SettledRule, Settling, is_drop
@@ -44,13 +44,9 @@ class History:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> History:
         """Return the history that ``to_state`` described, as far as ``state`` has it."""
-        return cls(
-            dict(state.get("series", {})),
-            list(state.get("epochs", ())),
-            [Settling(*each) for each in state.get("settling", ())],
-            tuple(state.get("rates", ())),
-            state.get("since", 0),
-        )
+        known = {each.name: state[each.name] for each in fields(cls) if each.name in state}
+        settling, rates = [Settling(*each) for each in known.pop("settling", ())], tuple(known.pop("rates", ()))
+        return cls(**known, settling=settling, rates=rates)
 
 
 def _mean_change(series: Sequence[Sequence[float]], index: int, count: int) -> float:

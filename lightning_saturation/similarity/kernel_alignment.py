@@ -35,10 +35,12 @@ def linear_cka(
     totals = torch.stack([pair.xx.trace(), pair.yy.trace()])
     xx, yy, xy = pair.xx / totals[0], pair.yy / totals[1], pair.xy / totals[0].sqrt() / totals[1].sqrt()
     if debiased:
-        one, own = torch.ones_like(totals[0]), _lengths(pair) / totals[:, None] / totals
-        both = unbiased_hsic(xy.square().sum(), own[0, 1], one, one, pair.samples)
-        x_own = unbiased_hsic(xx.square().sum(), own[0, 0], one, one, pair.samples)
-        y_own = unbiased_hsic(yy.square().sum(), own[1, 1], one, one, pair.samples)
+        if pair.lengths is None:
+            raise ValueError("Expected moments with `lengths` for the debiased alignment, got None.")
+        own = pair.lengths / totals[:, None] / totals
+        both = unbiased_hsic(xy.square().sum(), own[0, 1], pair.samples)
+        x_own = unbiased_hsic(xx.square().sum(), own[0, 0], pair.samples)
+        y_own = unbiased_hsic(yy.square().sum(), own[1, 1], pair.samples)
         # Rounding can leave a tiny negative estimate for a side that hardly varies.
         aligned: Tensor = both / (x_own.clamp(min=0) * y_own.clamp(min=0)).sqrt()
         return torch.where((pair.samples > 3) & own.isfinite().all(), aligned, torch.nan)
@@ -46,24 +48,17 @@ def linear_cka(
     return alignment
 
 
-def unbiased_hsic(
-    products: Float[Tensor, ""],
-    lengths: Float[Tensor, ""],
-    x_total: Float[Tensor, ""],
-    y_total: Float[Tensor, ""],
-    samples: Tensor,
-) -> Float[Tensor, ""]:
-    """Return the unbiased estimate of the Hilbert–Schmidt independence criterion of two linear kernels.
+def unbiased_hsic(products: Float[Tensor, ""], lengths: Float[Tensor, ""], samples: Tensor) -> Float[Tensor, ""]:
+    """Return the unbiased estimate of the Hilbert–Schmidt independence criterion of two linear kernels of trace 1.
 
     With the rows centred (the estimate does not depend on the origin) and the kernels' diagonals set to zero,
-    ``tr K̃L̃ = ‖XᵀY‖² − Σ‖xᵢ‖²‖yᵢ‖²`` (``products − lengths``), ``1ᵀK̃1 = −Σ‖xᵢ‖²`` (``−x_total``), and
+    ``tr K̃L̃ = ‖XᵀY‖² − Σ‖xᵢ‖²‖yᵢ‖²`` (``products − lengths``), ``1ᵀK̃1 = −Σ‖xᵢ‖² = −1``, and
     ``1ᵀK̃L̃1 = Σ‖xᵢ‖²‖yᵢ‖²``: nothing of the size samples × samples is ever needed.
 
     Source: Song et al., *Feature selection via dependence maximization*, 2012, equation 5.
     """
     n = samples.double()
-    middle = x_total * y_total / ((n - 1) * (n - 2))
-    return (products - lengths + middle - 2 * lengths / (n - 2)) / (n * (n - 3))
+    return (products - lengths + 1 / ((n - 1) * (n - 2)) - 2 * lengths / (n - 2)) / (n * (n - 3))
 
 
 def procrustes(
@@ -92,9 +87,3 @@ def procrustes(
     if normalize:
         return (2 - 2 * shared / x_total.sqrt() / y_total.sqrt()).clamp(0, 2)
     return (x_total + y_total - 2 * shared).clamp(min=0)
-
-
-def _lengths(pair: PairMoments) -> Tensor:
-    if pair.lengths is None:
-        raise ValueError("Expected moments with `lengths` for the debiased alignment, got None.")
-    return pair.lengths

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
 
 from lightning_saturation.arguments import check_count, check_flag, check_shares
 from lightning_saturation.capture.evaluation import Forward
@@ -18,25 +19,22 @@ from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.represent import PROBE_POOLINGS, Rows
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.covariance.spectrum import check_delta
-from lightning_saturation.loggers.naming import layer_key
-from lightning_saturation.loggers.write import write_figure, write_table
+from lightning_saturation.loggers.write import layer_key, write_figure, write_table
 from lightning_saturation.similarity.compare import DEFAULT_DELTA
-from lightning_saturation.similarity.dynamics import LearningDynamics
+from lightning_saturation.similarity.comparison import compare_rows, compare_same_layers
 from lightning_saturation.similarity.history import History
-from lightning_saturation.similarity.probes import compare_rows, compare_same_layers
-from lightning_saturation.similarity.reading import Reading
+from lightning_saturation.similarity.report import LearningDynamics
 from lightning_saturation.similarity.views import Method, check_method
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
-from lightning_saturation.training.configuration import configuration
 from lightning_saturation.training.handover import HandedBack
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.probing import Probing
-from lightning_saturation.training.progress import fraction_done
+from lightning_saturation.training.progress import epochs_done, fraction_done
 
 
-class SimilarityMonitor(Monitor, Reading):
+class SimilarityMonitor(Monitor[None]):
     """Keep the layers' outputs for a fixed probe set while the network learns, and show how they settle.
 
     After every ``every_n_epochs`` epochs each layer is compared with itself one window earlier:
@@ -118,6 +116,7 @@ class SimilarityMonitor(Monitor, Reading):
     history = HandedBack[History]()
     snapshots = HandedBack[dict[float, Rows]]()
     kept = ("_history", "_snapshots", "_last")
+    parts = ("watched",)
 
     @property
     def series(self) -> dict[str, list[float]]:
@@ -134,8 +133,15 @@ class SimilarityMonitor(Monitor, Reading):
         """What each window said of settling, under ``"train"``."""
         return {"train": self.history.settling}
 
-    def _arguments(self) -> dict[str, Any]:
-        return configuration(self, self.watched)
+    def report(self) -> LearningDynamics:
+        """Return the layers during training compared with those at its end; a ``ValueError`` before it has ended."""
+        if self.dynamics is None or not self.dynamics.panes:
+            raise ValueError("Expected a training that has ended with layers to compare, got none.")
+        return self.dynamics
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure of the report: a pane for each share of training."""
+        return self.report().plot()
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         if "train" in stages:
@@ -165,10 +171,10 @@ class SimilarityMonitor(Monitor, Reading):
         """Keep the layers where a chosen share of training is reached."""
         due = [share for share in self.at if share not in self.snapshots and 0 < share < 1]
         self.meets_in_batches = bool(due)
-        if due and (fraction_done(trainer, in_batch=True) or 0.0) >= due[0]:
+        done = fraction_done(trainer, epochs_done(trainer, in_batch=True)) or 0.0
+        if due and done >= due[0]:
             self._meet_probes(trainer, pl_module)
             rows = self._probing.rows(trainer, pl_module)
-            done = fraction_done(trainer, in_batch=True) or 0.0
             self.snapshots = {**self.snapshots, **{share: rows for share in due if share <= done}}
 
     def _measure(
@@ -220,12 +226,7 @@ class SimilarityMonitor(Monitor, Reading):
             write_figure(trainer.loggers, key, dynamics.plot, step=step)
 
     def _progress(self) -> dict[str, Any]:
-        return {
-            **self.history.to_state(),
-            "snapshots": self.snapshots,
-            "last": self._last,
-            **self._probing.to_state(),
-        }
+        return {**self.history.to_state(), "snapshots": self.snapshots, "last": self._last, **self._probing.to_state()}
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
         self.history = History.from_state(state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from lightning_saturation.covariance.moments import from_sums, to_sums
 from lightning_saturation.covariance.moments_metric import MomentsMetric
 from lightning_saturation.covariance.ranks import gather
-from lightning_saturation.covariance.state_metric import accumulation_device
+from lightning_saturation.covariance.state_metric import PlottedMetric, accumulation_device
 from lightning_saturation.similarity.pairs import (
     PairMoments,
     check_rows,
@@ -22,7 +21,7 @@ from lightning_saturation.similarity.pairs import (
 )
 
 
-class PairMetric(MomentsMetric):
+class PairMetric(PlottedMetric, MomentsMetric):
     """Joint moments of rows ``x`` and ``y`` of the same samples, which derived metrics turn into a similarity.
 
     ``update(x, y)`` takes rows (samples, features); the first ones fix both widths. A sample with NaN or infinity on
@@ -68,10 +67,6 @@ class PairMetric(MomentsMetric):
                 raise ValueError("Expected an `update` with at least one sample first.")
             return split_moments(from_sums(self._sums), x_features=len(self.x_origin), origin=self._origin)
 
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
-        """Return a matplotlib figure and axes of one value or of several over time."""
-        return self._plot(val, ax)
-
     def _of(self, pair: PairMoments) -> Tensor:
         """Return the similarity that ``pair`` has."""
         raise NotImplementedError
@@ -115,20 +110,12 @@ class PairMetric(MomentsMetric):
         super()._reduce_states(incoming_state)
 
     def _merge_ranks(self, group: Any) -> None:
-        self._agree_on_origin(group)
-        super()._merge_ranks(group)
-
-    def _agree_on_origin(self, group: Any) -> None:
         own = None if self._is_empty else (self.x_origin.cpu(), self.y_origin.cpu())
         seen = [(rank, origins) for rank, origins in enumerate(gather(own, group)) if origins is not None]
         widths = {rank: tuple(map(len, origins)) for rank, origins in seen}
         if len(set(widths.values())) > 1:
             raise RuntimeError(f"Expected `x` and `y` of the same widths on every rank, got {widths} by rank.")
-        if not seen:
-            return
-        home = self.shift.device
-        common = [origin.to(home) for origin in seen[0][1]]
-        if self._is_empty:
-            self._set_origin(*common)
-        else:
-            self._move_origin(*common)
+        if seen:
+            common = [origin.to(self.shift.device) for origin in seen[0][1]]
+            (self._set_origin if self._is_empty else self._move_origin)(*common)
+        super()._merge_ranks(group)

@@ -84,19 +84,15 @@ def joint_rows(x: Tensor, y: Tensor, *, origin: Tensor) -> Tensor:
 
 
 def move_lengths(
-    scatter: Float[Tensor, "rows columns"],
-    left: Float[Tensor, " left"] | None = None,
-    right: Float[Tensor, " right"] | None = None,
+    scatter: Float[Tensor, "rows columns"], left: Float[Tensor, " left"], right: Float[Tensor, " right"]
 ) -> Float[Tensor, "rows columns"]:
     """Return ``scatter`` of two sides with lengths as if their origins had been moved by ``−left`` and ``−right``.
 
     ``‖(x − x₀) + s‖² = ‖x − x₀‖² + 2 s·(x − x₀) + ‖s‖²``: a rank-one change of the last row or column.
     """
     moved = scatter.clone()
-    if left is not None:
-        moved[-1] += 2 * left @ moved[:-1]
-    if right is not None:
-        moved[:, -1] += 2 * moved[:, :-1] @ right
+    moved[-1] += 2 * left @ moved[:-1]
+    moved[:, -1] += 2 * moved[:, :-1] @ right
     return moved
 
 

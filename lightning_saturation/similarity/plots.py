@@ -14,7 +14,7 @@ from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.labels import fitting_names
 
 if TYPE_CHECKING:
-    from lightning_saturation.similarity.matrix import SimilarityMatrix
+    from lightning_saturation.similarity.report import SimilarityMatrix
 
 _TITLES = {
     "svcca": "SVCCA similarity",

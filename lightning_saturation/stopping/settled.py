@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import NamedTuple
 
 from lightning_saturation.arguments import check_count, check_share
@@ -142,13 +143,10 @@ def regime_begins(learning_rates: Sequence[Rates], *, window: int) -> list[int]:
 def drop_ahead(rates: Iterable[Rates]) -> bool:
     """Return whether any of ``rates``, the first of them today's, falls within one window by 30 % of today's."""
     today: Rates | None = None
-    before: Rates | None = None
-    for after in rates:
-        if today is None or before is None:
-            today = after
-        elif is_drop(before, after, today):
+    for before, after in pairwise(rates):
+        today = before if today is None else today
+        if is_drop(before, after, today):
             return True
-        before = after
     return False
 
 

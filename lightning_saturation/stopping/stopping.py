@@ -16,11 +16,10 @@ from lightning_saturation.covariance.ranks import LOCAL, gather, together
 from lightning_saturation.loggers.write import write_scalars, write_text
 from lightning_saturation.stopping.foresight import never_fires, waits
 from lightning_saturation.stopping.settled import SettledRule, Settling
-from lightning_saturation.training.callbacks import callbacks_of
 from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.guard import Guard
-from lightning_saturation.training.progress import logged_step
-from lightning_saturation.training.resumable import VERSION
+from lightning_saturation.training.progress import callbacks_of, logged_step
+from lightning_saturation.training.window_closer import VERSION
 
 
 @runtime_checkable
@@ -74,8 +73,8 @@ class SaturationStopping(EarlyStopping):
         if stage not in ("train", "val"):
             raise ValueError(f"Expected `stage` to be 'train' or 'val', got {stage!r}.")
         check_count("min_epochs", min_epochs, optional=True)
-        numbers = check_count("window", window), check_share("tolerance", tolerance), check_count("patience", patience)
         patterns = check_patterns("layers", layers)
+        numbers = check_count("window", window), check_share("tolerance", tolerance), check_count("patience", patience)
         watched = None if patterns is None else (patterns,) if isinstance(patterns, str) else tuple(patterns)
         self.rule = SettledRule(*numbers, layers=watched)
         super().__init__(monitor=f"{check_name(name)}/{stage}/change", mode="min", patience=patience, strict=False)

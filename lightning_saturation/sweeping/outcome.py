@@ -10,8 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_saturation.drawing.replacing import replacing
-from lightning_saturation.drawing.tabulated import Table, Tabulated
-from lightning_saturation.drawing.text_table import number
+from lightning_saturation.drawing.tabulated import Table, Tabulated, number
 from lightning_saturation.loggers.tabular import to_csv
 from lightning_saturation.sweeping.grid import title_of, varied
 

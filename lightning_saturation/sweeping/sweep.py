@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm  # comes with lightning
 
@@ -76,7 +75,10 @@ def sweep(
     if os.environ.get("WANDB_SWEEP_ID"):
         return _for_an_agent(setup, points, maximize=up)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_wandb_sweep(grid, setup, maximize=up)
+    content = wandb_sweep(grid, metric=metric, maximize=up)
+    if content is not None:
+        with replacing(folder / "sweep.yaml") as path:
+            path.write_text(json.dumps(content, indent=2), encoding="utf-8")  # YAML is a superset of JSON
     left = [config for config in points if setup.finished(config) is None]
     failed = {}
     with tqdm(
@@ -139,10 +141,3 @@ def _outcome(setup: Setup, points: Sequence[Config], failed: dict[str, str], *, 
     if results:
         outcome.save(setup.out)
     return outcome
-
-
-def _write_wandb_sweep(grid: Grid, setup: Setup, *, maximize: bool) -> None:
-    content: dict[str, Any] | None = wandb_sweep(grid, metric=setup.metric, maximize=maximize)
-    if content is not None:
-        with replacing(setup.out / "sweep.yaml") as path:
-            path.write_text(json.dumps(content, indent=2), encoding="utf-8")  # YAML is a superset of JSON

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer, see
 from lightning_saturation.drawing.replacing import replacing
 from lightning_saturation.saturation.monitor import SaturationMonitor
 from lightning_saturation.sweeping.grid import Config, name_of
-from lightning_saturation.training.callbacks import callbacks_of
+from lightning_saturation.training.progress import callbacks_of
 
 Result = dict[str, Any]
 Trial = Callable[[Config], tuple[LightningModule, Any]]
@@ -56,13 +57,26 @@ class Setup:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+@contextmanager
+def _without_banners() -> Iterator[None]:
+    """Keep what Lightning tells of every Trainer off the terminal; its warnings stay."""
+    loggers = [
+        logging.getLogger(name)
+        for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@_without_banners()
 def run(setup: Setup, config: Config, *, logger: Any = None) -> Result:
     """Train ``config`` and return its result, which is on disk by then: a file is whole or not there."""
-    with _without_banners():
-        return _run(setup, config, logger)
-
-
-def _run(setup: Setup, config: Config, logger: Any) -> Result:
     seed_everything(setup.seed, verbose=False)
     begin = time.perf_counter()
     if callable(setup.trial):
@@ -72,9 +86,7 @@ def _run(setup: Setup, config: Config, logger: Any) -> Result:
         module, data = given
         trainer = _trainer(setup.trainer, config)
     else:
-        from lightning_saturation.sweeping.command_line import from_command_line
-
-        module, data, trainer = from_command_line(setup.trial, config)
+        module, data, trainer = _from_command_line(setup.trial, config)
     if logger is not None:
         trainer.logger = logger
     monitors = [c for c in callbacks_of(trainer) if isinstance(c, SaturationMonitor)]
@@ -98,21 +110,23 @@ def _run(setup: Setup, config: Config, logger: Any) -> Result:
     return result
 
 
-@contextmanager
-def _without_banners() -> Iterator[None]:
-    """Keep what Lightning tells of every Trainer off the terminal; its warnings stay."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(max(level, logging.WARNING))
+def _from_command_line(path: str | os.PathLike[str], config: Config) -> tuple[LightningModule, Any, Trainer]:
+    """Return module, data and Trainer of the LightningCLI configuration at ``path``, with ``config`` in place.
+
+    The file names its classes (``class_path``); keys of ``config`` are those of the command line, such as
+    ``"model.init_args.width"``. Raises what the command line raises, as a ``ValueError``.
+    """
+    from lightning.pytorch.cli import LightningCLI
+
+    values = [f"--{key}={value}" for key, value in config.items()]
     try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # beside this program's own
+            cli = LightningCLI(run=False, args=["--config", os.fspath(path), *values], save_config_callback=None)
+    except SystemExit as error:
+        raise ValueError(f"Expected a configuration that LightningCLI accepts, got {path} with {config}.") from error
+    data = cli.datamodule
+    return cli.model, () if data is None else data, cli.trainer
 
 
 def _trainer(options: TrainerOptions, config: Config) -> Trainer:

@@ -22,9 +22,8 @@ def data_parallel_group(trainer: Trainer) -> Any:
     """
     if trainer.world_size == 1:
         return LOCAL
-    mesh: Any = None
     try:
-        mesh = getattr(trainer.strategy, "device_mesh", None)
+        mesh: Any = getattr(trainer.strategy, "device_mesh", None)
     except RuntimeError:  # Lightning's answer before the mesh exists
         return None
     if "data_parallel" in (getattr(mesh, "mesh_dim_names", None) or ()):

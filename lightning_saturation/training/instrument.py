@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_saturation.training.configuration import configuration
+
+Report = TypeVar("Report", bound=Any)
 
 
 class Measured(NamedTuple):
@@ -21,7 +23,7 @@ class Measured(NamedTuple):
     judged: Any = None
 
 
-class Instrument:
+class Instrument(Generic[Report]):
     """What a subclass of :class:`Monitor` overrides; by itself it watches nothing.
 
     Whatever these methods raise becomes a warning and a gap, except in ``_prepare``, before the first batch, which may
@@ -34,10 +36,13 @@ class Instrument:
     kept: ClassVar[tuple[str, ...]] = ("_reports",)
     """Attributes that closing a window changes; where one rank fails, all of them go back to what they were."""
 
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold arguments of the callback in their turn."""
+
     meets_in_batches: bool = False
     """Whether ``_watch`` and ``_after_batch`` are collective calls in training, which costs a handshake a batch."""
 
-    _reports: list[Any]
+    _reports: list[Report]
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> None:
         """Get ready to watch ``stages``, or raise what the user has to mend; a collective call."""
@@ -82,7 +87,7 @@ class Instrument:
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments by name, as plain data, for the configuration of a run."""
-        return configuration(self)
+        return configuration(self, *(getattr(self, part) for part in self.parts))
 
     def _end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what is due after the last window of a training that came to its end; a collective call."""

@@ -10,23 +10,26 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_saturation.capture.select import check_output_layers
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.capture.window import LayerWindow
 from lightning_saturation.covariance.ranks import LOCAL
 from lightning_saturation.covariance.reduction import agree
+from lightning_saturation.training.instrument import Report
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.progress import batches_per_window
 
 Window = TypeVar("Window", bound=LayerWindow)
 
 
-class LayerMonitor(Monitor, Generic[Window]):
+class LayerMonitor(Monitor[Report], Generic[Window, Report]):
     """Hooks on the layers for as long as a run lasts, with a window for each stage; they count within batches only.
 
     That leaves out what else runs a model around a Trainer: the sanity check, the search for a learning rate or a batch
     size, model summaries.
     """
 
+    output_layers: Sequence[str] | None = None
     _tracker: LayerTracker[Window] | None = None
 
     def _track(self, trainer: Trainer, pl_module: LightningModule, stages: Sequence[str]) -> LayerTracker[Window]:
@@ -42,6 +45,8 @@ class LayerMonitor(Monitor, Generic[Window]):
         self._leave()
         tracker = self._track(trainer, pl_module, stages)
         agree(dict.fromkeys(tracker.names), group=self._group)
+        if trainer.state.fn == TrainerFn.FITTING:
+            check_output_layers(tracker.names, self.output_layers)
         tracker.attach()
         self._tracker = tracker
 

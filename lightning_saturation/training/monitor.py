@@ -10,19 +10,15 @@ from weakref import ref
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_saturation.arguments import check_count, check_name, check_stages
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.loggers.write import write_config
-from lightning_saturation.training.callbacks import callbacks_of
 from lightning_saturation.training.groups import meet, training_group
-from lightning_saturation.training.guard import Guard
-from lightning_saturation.training.handover import Handover
-from lightning_saturation.training.progress import learning_rates, logged_step
-from lightning_saturation.training.resumable import VERSION, Resumable
-from lightning_saturation.training.window_clock import WindowClock
+from lightning_saturation.training.instrument import Report
+from lightning_saturation.training.progress import callbacks_of, learning_rates, logged_step
+from lightning_saturation.training.window_closer import VERSION, WindowCloser
 
 
-class Monitor(Resumable):
+class Monitor(WindowCloser[Report]):
     """Decides when windows open and close, and that nothing of ours changes or ends a user's run.
 
     What is watched and measured a subclass says, in the methods of :class:`Instrument`. Whatever it raises while a
@@ -30,24 +26,6 @@ class Monitor(Resumable):
     before the first batch, may refuse. What is logged goes past the Trainer to the loggers, so that one that fails ends
     nothing.
     """
-
-    def __init__(
-        self, *, name: str, stages: Sequence[str] = ("train",), every_n_train_steps: int | None = None
-    ) -> None:
-        self.stages = check_stages(stages)
-        self.every_n_train_steps = check_count("every_n_train_steps", every_n_train_steps, optional=True)
-        self.name = check_name(name)
-        self._reports: list[Any] = []
-        self._clock = WindowClock(every_n_train_steps)
-        self._guard = Guard(type(self).__name__)
-        self._handover = Handover()
-        self._trainer: ref[Trainer] | None = None
-        self._group: Any = LOCAL
-        self._earlier = 0  # reports of a Trainer before this one
-        self._evaluates = False
-        self._resumed = False
-        self._anew = True  # no second fit of one Trainer
-        self._open_window: Any = None  # of a checkpoint, until there is a window to put it into
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start a history of its own in every Trainer that fits, under a name that no other monitor in it has."""
@@ -164,7 +142,7 @@ class Monitor(Resumable):
             with self._guard("watch a batch"):
                 self._watch(trainer, pl_module, "val", batch)
 
-    def on_validation_batch_end(self, *_: Any) -> None:
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         """Look away."""
         with self._guard("watch a batch"):
             self._look_away()
@@ -189,10 +167,7 @@ class Monitor(Resumable):
         with self._guard("watch a batch"):
             self._watch(trainer, pl_module, "test", batch)
 
-    def on_test_batch_end(self, *_: Any) -> None:
-        """Look away."""
-        with self._guard("watch a batch"):
-            self._look_away()
+    on_test_batch_end = on_validation_batch_end
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the test window."""

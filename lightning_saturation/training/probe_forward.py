@@ -12,8 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from lightning_saturation.capture.evaluation import Forward
-from lightning_saturation.capture.inputs import call_with
+from lightning_saturation.capture.evaluation import Forward, call_with
 from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.reinitialise import with_weights
 from lightning_saturation.capture.represent import Rows, represent
@@ -40,21 +39,21 @@ def represent_probes(
     of a copy, which logs nothing and whose metrics and attributes are not the module's.
     """
     plugin = trainer.precision_plugin
-    moved = (plugin.convert_input(move_data_to_device(batch, module.device)) for batch in batches)
 
     def rows(model: LightningModule, run: Callable[[Any], Any]) -> Rows:
+        moved = (plugin.convert_input(move_data_to_device(batch, module.device)) for batch in batches)
         return represent(model, moved, options, forward=run)
 
     with plugin.forward_context():
-        if forward is None and not is_overridden("forward", module):
-            return rows(*_stepping(module, weights))
         if forward is not None:
-            return rows(*_running(module, weights, forward))
+            model = module if weights is None else _twin(module, weights)
+            return rows(model, partial(forward, model))
+        if not is_overridden("forward", module):
+            return rows(*_stepping(module, weights))
         own = module if weights is None else with_weights(module, dict(weights))
         try:
             return rows(module, lambda batch: call_with(own, batch, like=module))
         except Exception as error:
-            moved = (plugin.convert_input(move_data_to_device(batch, module.device)) for batch in batches)
             try:
                 found = rows(*_stepping(module, weights))
             except Exception:
@@ -74,9 +73,7 @@ def _stepping(
     module: LightningModule, weights: Mapping[str, Tensor] | None
 ) -> tuple[LightningModule, Callable[[Any], Any]]:
     """Return a copy of ``module`` and its step as a function of a batch."""
-    twin = copy.deepcopy(module)
-    if weights is not None:
-        twin.load_state_dict(dict(weights), strict=False)
+    twin = _twin(module, weights)
     vars(twin).update(log=_nothing, log_dict=_nothing)
     if is_overridden("validation_step", module):
         return twin, lambda batch: twin.validation_step(batch, 0)
@@ -88,15 +85,12 @@ def _stepping(
     return twin, lambda batch: twin.training_step(batch, 0)
 
 
-def _running(
-    module: LightningModule, weights: Mapping[str, Tensor] | None, forward: Forward
-) -> tuple[LightningModule, Callable[[Any], Any]]:
-    """Return ``module``, or a copy with other ``weights``, and what runs it on a batch."""
-    if weights is None:
-        return module, partial(forward, module)
+def _twin(module: LightningModule, weights: Mapping[str, Tensor] | None) -> LightningModule:
+    """Return a copy of ``module``, with other ``weights`` if there are any."""
     twin = copy.deepcopy(module)
-    twin.load_state_dict(dict(weights), strict=False)
-    return twin, partial(forward, twin)
+    if weights is not None:
+        twin.load_state_dict(dict(weights), strict=False)
+    return twin
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -1,28 +1,37 @@
-"""Where in its training a Trainer is."""
+"""What a Trainer tells: its callbacks, and where in its training it is."""
 
 from __future__ import annotations
 
 import math
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 
-def fraction_done(trainer: Trainer, *, in_batch: bool = False) -> float | None:
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Return the callbacks of ``trainer``, the list itself; Lightning sets it where no type checker sees it."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
+
+
+def fraction_done(trainer: Trainer, epochs: float | None = None) -> float | None:
     """Return the share of training that is done, in [0, 1], or None where the Trainer has no end.
 
-    ``in_batch`` says that a batch is running or has just run, which a resumed Trainer's counters may not show.
+    ``epochs`` is how many of them are done, by default as many as :func:`epochs_done` says.
     """
     shares = []
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        shares.append(epochs_done(trainer, in_batch=in_batch) / trainer.max_epochs)
+        shares.append((epochs_done(trainer) if epochs is None else epochs) / trainer.max_epochs)
     if trainer.max_steps is not None and trainer.max_steps > 0:
         shares.append(trainer.global_step / trainer.max_steps)
     return min(1.0, max(shares)) if shares else None
 
 
 def epochs_done(trainer: Trainer, *, in_batch: bool = False) -> float:
-    """Return how many epochs are done, with the done part of the present one; see :func:`fraction_done`."""
+    """Return how many epochs are done, with the done part of the present one.
+
+    ``in_batch`` says that a batch is running or has just run, which a resumed Trainer's counters may not show.
+    """
     batches = trainer.num_training_batches
     # A run resumed from an epoch's end still shows that epoch's batches, while the next one has not begun.
     begun = in_batch or trainer.fit_loop.epoch_progress.current.ready > trainer.current_epoch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -37,11 +37,9 @@ class WindowClock:
 
     def to_state(self) -> dict[str, Any]:
         """Return progress, not configuration."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "every_n_steps"}
+        return {name: value for name, value in vars(self).items() if name != "every_n_steps"}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up ``state``; fields that are missing or unknown leave things as they are."""
-        for field in fields(self):
-            if field.name != "every_n_steps" and field.name in state:
-                setattr(self, field.name, state[field.name])
+        vars(self).update({name: state[name] for name in self.to_state() if name in state})
         self.rates = tuple(self.rates)

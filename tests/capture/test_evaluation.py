@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_saturation import compare_representations, measure_dimension, measure_saturation, measure_spectrum
-from lightning_saturation.capture.evaluation import Batches, run
+from lightning_saturation.capture.evaluation import Batches
 
 
 def compare(model, batches):
@@ -16,8 +16,11 @@ def compare(model, batches):
 def test_every_batch_runs_in_evaluation_mode_without_gradients_and_modes_come_back():
     first, second = nn.Sequential(nn.Linear(3, 2), nn.Dropout()), nn.Linear(3, 2)
     first[1].eval()
-    with Batches(iter([torch.ones(1, 3)] * 4), 3).over(first, second) as each:
-        seen = [(run(first, batch, one), run(second, batch, two), first.training) for batch, (one, two) in each]
+    data = Batches(iter([torch.ones(1, 3)] * 4), 3)
+    with data.over(first, second) as each:
+        seen = [
+            (data.run(first, batch, one), data.run(second, batch, two), first.training) for batch, (one, two) in each
+        ]
     assert len(seen) == 3
     assert not any(training or a.requires_grad or b.requires_grad for a, b, training in seen)
     assert (first.training, first[0].training, first[1].training, second.training) == (True, True, False, True)
@@ -29,8 +32,9 @@ def test_modes_come_back_when_the_loop_ends_early_or_with_an_error():
     with Batches([torch.ones(1, 3)] * 2).over(model) as each:
         next(each)
     assert model.training
-    with pytest.raises(RuntimeError, match="shapes") as kept, Batches([torch.ones(1, 4)]).over(model) as each:
-        [run(model, batch, home) for batch, (home,) in each]
+    data = Batches([torch.ones(1, 4)])
+    with pytest.raises(RuntimeError, match="shapes") as kept, data.over(model) as each:
+        [data.run(model, batch, home) for batch, (home,) in each]
     assert model.training, kept
     assert torch.is_grad_enabled()
 

@@ -9,8 +9,9 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torchmetrics import Metric, MetricCollection
 
 from lightning_saturation import SaturationMonitor, select_layers
+from lightning_saturation.capture.kinds import kind_of
 from lightning_saturation.capture.pooling import Layout
-from lightning_saturation.capture.select import layout_of, width_of
+from lightning_saturation.capture.select import layout_of
 
 
 class Block(nn.Module):
@@ -178,7 +179,6 @@ def test_layouts(module, dimensions, layout):
 
 
 def test_widths_are_what_modules_say():
-    assert width_of(nn.Linear(2, 3)) == 3
-    assert width_of(nn.ConvTranspose2d(2, 5, 1)) == 5
-    assert width_of(nn.GRU(2, 3, bidirectional=True)) is None
-    assert width_of(nn.LayerNorm(3)) is None
+    for module, width in ((nn.Linear(2, 3), 3), (nn.ConvTranspose2d(2, 5, 1), 5), (nn.GRU(2, 3), None)):
+        assert kind_of(module).width_of(module) == width
+    assert kind_of(nn.LayerNorm(3)) is None

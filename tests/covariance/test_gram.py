@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_saturation import measure_saturation
-from lightning_saturation.covariance.gram import gram_eigenvalues
+from lightning_saturation.covariance.eigenvalues import gram_eigenvalues
 from lightning_saturation.covariance.row_buffer import RowBuffer
 from lightning_saturation.saturation.window import Window
 

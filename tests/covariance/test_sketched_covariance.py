@@ -47,7 +47,7 @@ def test_merged_metrics_know_the_rows_of_both():
     both = torch.cat([rows(seed=1), rows(seed=2) + 100])
     for metric in (first, empty):
         assert int(metric.samples) == 600
-        torch.testing.assert_close(metric.mean, both.mean(0))
+        torch.testing.assert_close(metric.sketch().mean, both.mean(0))
         lower, upper = metric.compute().tolist()
         assert lower <= exact(both) <= upper
 
@@ -62,7 +62,7 @@ def test_reset_pickle_and_casts_of_a_parent():
     assert torch.equal(pickle.loads(pickle.dumps(metric)).compute(), before)
     metric.reset()
     metric.update(rows(d=5))
-    assert metric.mean.shape == (5,)
+    assert metric.sketch().mean.shape == (5,)
 
 
 def test_inference_mode_and_training_alternate():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lightning_saturation.drawing.records import columns, plain, record
+from lightning_saturation.drawing.tabulated import columns, plain, record
 from lightning_saturation.saturation.report.layer import LayerStatistics
 
 

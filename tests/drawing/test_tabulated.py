@@ -19,8 +19,7 @@ from lightning_saturation import (
     measure_dimension,
     measure_spectrum,
 )
-from lightning_saturation.drawing.html_table import html_table
-from lightning_saturation.drawing.tabulated import shares
+from lightning_saturation.drawing.tabulated import html_table, shares
 from tests.profiles import layer, missing, profile
 
 

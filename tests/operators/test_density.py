@@ -276,7 +276,7 @@ class Poisoned(MatrixOperator):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bins": 0}, "`bins` of at least 1 or None, got 0"),
+        ({"bins": 0}, "`bins` of at least 1, got 0"),
         ({"degree": 1}, "`degree` of at least 2"),
         ({"probes": 0}, "`probes`"),
         ({"spikes": -1}, "`spikes`"),

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lightning_saturation import SaturationMonitor, SaturationStopping, replay
-from lightning_saturation.saturation.report.series import saturation_series
+from lightning_saturation.saturation.report.windows import saturation_series
 from lightning_saturation.stopping.settled import profile_changes
 from tests.profiles import profile
 from tests.tiny import LAYERS, Net, batches, fit, quiet, trainer

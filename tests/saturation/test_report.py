@@ -11,7 +11,7 @@ import torch
 
 from lightning_saturation.saturation.report.layer import LayerStatistics
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.report.series import saturation_series
+from lightning_saturation.saturation.report.windows import saturation_series
 
 
 def layer(*eigenvalues, samples=100, **options):

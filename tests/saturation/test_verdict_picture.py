@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 
 from lightning_saturation.drawing.labels import short_names
 from lightning_saturation.drawing.metric_curve import MetricCurve
-from lightning_saturation.saturation.plots.colours import FINE, LOOKS, OUTPUT
+from lightning_saturation.saturation.plots.bars import FINE, LOOKS, OUTPUT
 from lightning_saturation.saturation.plots.verdict import verdict_figure
 from lightning_saturation.saturation.report.report import SaturationReport
 from tests.profiles import layer, missing, profile

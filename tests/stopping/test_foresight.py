@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from torch.optim import lr_scheduler as schedulers
 
 from lightning_saturation import SaturationMonitor, SaturationStopping, SimilarityMonitor
-from lightning_saturation.stopping.plan import planned_rates
+from lightning_saturation.stopping.foresight import planned_rates
 from tests.tiny import Net, batches, fit, quiet
 
 pytestmark = quiet

@@ -1,9 +1,11 @@
-"""How full each layer is: one bar a layer, of one window."""
+"""How full each layer is: one bar a layer, of one window, in the colour of what was found."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -12,7 +14,6 @@ from matplotlib.transforms import ScaledTranslation
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.labels import short_names
-from lightning_saturation.saturation.plots.colours import FINE, OUTPUT, Look, counted, looks
 from lightning_saturation.saturation.report.diagnosis import Diagnosis
 from lightning_saturation.saturation.report.layer import LayerStatistics
 from lightning_saturation.saturation.report.report import SaturationReport
@@ -22,6 +23,39 @@ FEW, MANY = 14, 48
 
 _GAP = 0.012
 _LABEL = 0.065
+
+
+class Look(NamedTuple):
+    """Colour of a bar and what the legend calls it; lightness differs as well as hue."""
+
+    colour: str
+    label: str
+
+
+FINE = Look("#5b8fc7", "nothing to flag")
+OUTPUT = Look("#c3c3c3", "output layer")
+LOOKS = {
+    "too narrow": Look("#c1272d", "too narrow"),
+    "too wide": Look("#8fb9a8", "too wide"),
+    "tail": Look("#e6a83a", "does little"),
+    "bottleneck": Look("#8f1d5b", "bottleneck"),
+}
+"""By the kind of a finding; of a layer with several the last counts. Too few samples are hatched instead."""
+
+_SIDES = {"too narrow": 1, "too wide": -1}
+"""Findings about an average colour those layers that are on its side of the threshold."""
+
+
+def looks(report: SaturationReport, diagnosis: Diagnosis) -> dict[str, Look]:
+    """Return how each layer's bar looks."""
+    chosen = {name: OUTPUT if name in report.output_layers else FINE for name in report.layers}
+    for kind, look in LOOKS.items():
+        for finding in diagnosis.findings:
+            if finding.kind == kind:
+                side, limit = _SIDES.get(kind, 0), finding.evidence.get("threshold", 0.0)
+                against = [name for name in finding.layers if side * (report.saturation[name] - limit) < 0]
+                chosen |= {name: look for name in finding.layers if name in chosen and name not in against}
+    return chosen
 
 
 def bars_width(count: int) -> float:
@@ -38,6 +72,7 @@ def draw_bars(axes: Axes, report: SaturationReport, first: SaturationReport | No
     """Draw ``report`` into ``axes``: bars with used/width, ticks where they were in ``first``, findings in colour."""
     names = list(report.layers)
     chosen = looks(report, diagnosis)
+    counts = Counter(chosen.values())
     for place, name in enumerate(names):
         layer = report.layers[name]
         value = 0.0 if math.isnan(layer.saturation) else layer.saturation
@@ -48,7 +83,7 @@ def draw_bars(axes: Axes, report: SaturationReport, first: SaturationReport | No
         before = _before(first, name)
         if not math.isnan(before):
             axes.hlines(before, place - 0.36, place + 0.36, color="black", lw=1.4 if len(names) <= MANY else 0.8)
-        if len(names) <= MANY or (chosen[name] not in (FINE, OUTPUT) and _few(chosen, name)):
+        if len(names) <= MANY or (chosen[name] not in (FINE, OUTPUT) and counts[chosen[name]] <= 12):
             _label(axes, place, layer, before, upright=len(names) > FEW)
     _name(axes, names)
     axes.set_xlim(-0.7, len(names) - 0.3)
@@ -58,10 +93,10 @@ def draw_bars(axes: Axes, report: SaturationReport, first: SaturationReport | No
 
 def bars_legend(axes: Axes, report: SaturationReport, first: SaturationReport | None, diagnosis: Diagnosis) -> None:
     """Say beside the title of ``axes`` what colours and marks mean, where there is something to say."""
-    used = counted(list(looks(report, diagnosis).values()))
+    used = Counter(looks(report, diagnosis).values())
     handles: list[Patch | Line2D] = [
         Patch(color=look.colour, label=look.label if look is OUTPUT else f"{look.label} ({count})")
-        for look, count in used
+        for look, count in used.items()
         if look is not FINE
     ]
     if any(layer.too_few_samples for layer in report.layers.values()):
@@ -91,10 +126,6 @@ def _legend(axes: Axes, handles: list[Patch | Line2D], *, beside: float) -> None
 
 def _before(first: SaturationReport | None, name: str) -> float:
     return first.layers[name].saturation if first is not None and name in first.layers else math.nan
-
-
-def _few(chosen: dict[str, Look], name: str) -> bool:
-    return sum(look == chosen[name] for look in chosen.values()) <= 12
 
 
 def _label(axes: Axes, place: int, layer: LayerStatistics, before: float, *, upright: bool) -> None:

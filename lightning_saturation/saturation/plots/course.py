@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.metric_curve import MetricCurve
-from lightning_saturation.saturation.plots.colours import FINE
+from lightning_saturation.saturation.plots.bars import FINE
 from lightning_saturation.saturation.report import windows
 from lightning_saturation.saturation.report.report import SaturationReport
 

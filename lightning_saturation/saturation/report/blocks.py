@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lightning_saturation.drawing.labels import shared_parts
-from lightning_saturation.drawing.tabulated import Table, Tabulated
-from lightning_saturation.drawing.text_table import number
+from lightning_saturation.drawing.tabulated import Table, Tabulated, number
 
 if TYPE_CHECKING:
     from lightning_saturation.saturation.report.report import SaturationReport

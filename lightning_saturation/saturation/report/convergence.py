@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_saturation.saturation.report.report import SaturationReport
-from lightning_saturation.saturation.report.series import saturation_series
+from lightning_saturation.saturation.report.windows import saturation_series
 from lightning_saturation.stopping.settled import SettledRule, Settling, profile_changes, settled
 
 

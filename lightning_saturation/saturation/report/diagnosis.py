@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lightning_saturation.drawing.html_table import html_list
+from lightning_saturation.drawing.tabulated import html_list
 
 Certainty = Literal["certain", "likely", "possible"]
 

@@ -36,14 +36,14 @@ def to_state(reports: Sequence[SaturationReport]) -> dict[str, Any]:
         for index in last
     }
     table = torch.cat(tables) if tables else torch.zeros(0, len(NUMBERS), dtype=torch.float64)
-    state = {
+    return {
         "windows": windows,
         "names": [[name for name, _ in each] for each in names],
+        "rows": [[rows for _, rows in each] for each in names],
         "columns": list(NUMBERS),
         "table": table,
+        "eigenvalues": eigenvalues,
     }
-    state["rows"] = [[rows for _, rows in each] for each in names]
-    return {**state, "eigenvalues": eigenvalues}
 
 
 def from_state(state: Any) -> list[SaturationReport]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_saturation.capture.layer_shape import LayerShape
 from lightning_saturation.covariance import spectrum
 from lightning_saturation.covariance.sketch import Sketch
 from lightning_saturation.covariance.sketch_bounds import dimension_bracket, estimated_eigenvalues
@@ -119,11 +118,6 @@ NUMBERS = tuple(field.name for field in fields(LayerStatistics) if field.name no
 """The numbers of a layer by name."""
 
 _WHOLE = ("features", "samples", "skipped", "intrinsic_dimension")
-
-
-def with_shapes(layers: Mapping[str, LayerStatistics], shapes: Mapping[str, LayerShape]) -> dict[str, LayerStatistics]:
-    """Return ``layers``, each with its own of ``shapes``."""
-    return {name: replace(layer, **shapes[name]._asdict()) for name, layer in layers.items()}
 
 
 def with_rows(layers: Mapping[str, LayerStatistics], kinds: Mapping[str, str]) -> dict[str, LayerStatistics]:

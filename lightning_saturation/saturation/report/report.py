@@ -15,9 +15,7 @@ from torch import Tensor
 
 from lightning_saturation.capture.coverage import ENOUGH
 from lightning_saturation.capture.missing import NOT_FOLLOWED
-from lightning_saturation.drawing.records import record
-from lightning_saturation.drawing.tabulated import Table, Tabulated
-from lightning_saturation.drawing.text_table import number
+from lightning_saturation.drawing.tabulated import Table, Tabulated, number, record
 from lightning_saturation.saturation.report import rules
 from lightning_saturation.saturation.report.blocks import Blocks, blocks_of
 from lightning_saturation.saturation.report.diagnosis import Diagnosis, listed
@@ -147,16 +145,8 @@ class SaturationReport(Tabulated):
         Source: Shenk et al., *Spectral Analysis of Latent Representations*, sections 3.4 and 3.5;
         ``docs/diagnosis.md``.
         """
-        return rules.judge(
-            self,
-            history,
-            average_above=average_above,
-            wide_below=wide_below,
-            tail_below=tail_below,
-            tail_layers=tail_layers,
-            tail_drop=tail_drop,
-            bottleneck_above=bottleneck_above,
-        )
+        limits = rules.Limits(average_above, wide_below, tail_below, tail_layers, tail_drop, bottleneck_above)
+        return rules.judge(self, history, limits)
 
     def suggest_widths(self, *, target: float) -> WidthEstimates:
         """Return per layer the features at which its measured intrinsic dimension would sit at saturation ``target``.

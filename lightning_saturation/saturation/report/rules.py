@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_saturation.saturation.report.diagnosis import Diagnosis, Finding, listed, percent
-from lightning_saturation.saturation.report.series import saturation_series
+from lightning_saturation.saturation.report.windows import saturation_series
 from lightning_saturation.stopping.settled import SettledRule, profile_changes
 
 if TYPE_CHECKING:
@@ -24,14 +24,20 @@ OURS = "docs/diagnosis.md"
 """What the runs of this package say of a rule."""
 
 
-def inner_layers(report: SaturationReport) -> list[str]:
-    """Return the layers that are in the average, in the order in which they run."""
-    return list(report.inner_layers)
+class Limits(NamedTuple):
+    """The thresholds of the rules; ``SaturationReport.diagnose`` documents them."""
+
+    average_above: float
+    wide_below: float
+    tail_below: float
+    tail_layers: int
+    tail_drop: float
+    bottleneck_above: float
 
 
 def alike(report: SaturationReport) -> list[str]:
-    """Return those of them whose rows are of the kind of the last one's: others cannot be compared with it."""
-    inner = inner_layers(report)
+    """Return the layers in the average whose rows are of the kind of the last one's: others do not compare with it."""
+    inner = report.inner_layers
     return [name for name in inner if report.layers[name].rows == report.layers[inner[-1]].rows]
 
 
@@ -96,7 +102,7 @@ def too_narrow(report: SaturationReport, windows: Sequence[SaturationReport], ab
     return Finding(
         "too narrow",
         f"layers use {percent(report.average)} of their features on average, more than {percent(above)}{since}",
-        tuple(inner_layers(report)),
+        report.inner_layers,
         {"average": report.average, "threshold": above, "windows": len(windows) if always else 1},
         f"{PAPER}, section 3.4, figure 9, and 3.5, figure 11; {OURS}",
         "try twice the width, which helps more than more layers",
@@ -129,7 +135,7 @@ def tail(report: SaturationReport, below: float, layers: int, drop: float) -> Fi
 
 def too_wide(report: SaturationReport, below: float) -> Finding | None:
     """Return the layers that could hold more, if they are below ``below`` on average."""
-    able = tuple(name for name in inner_layers(report) if free(report, name))
+    able = tuple(name for name in report.inner_layers if free(report, name))
     average = math.fsum(at_most(report, name) for name in able) / max(len(able), 1)
     if not able or average >= below:
         return None
@@ -149,7 +155,7 @@ def too_wide(report: SaturationReport, below: float) -> Finding | None:
 
 def bottlenecks(report: SaturationReport, above: float) -> list[Finding]:
     """Return the layers that lie at least ``above`` over both neighbours, as far as these could be as high."""
-    names, inner = list(report.layers), inner_layers(report)
+    names, inner = list(report.layers), report.inner_layers
     findings = []
     for before, name, after in zip(names, names[1:], names[2:], strict=False):
         around = max(at_most(report, beside) if free(report, beside) else 1.0 for beside in (before, after))
@@ -175,33 +181,22 @@ def bottlenecks(report: SaturationReport, above: float) -> list[Finding]:
 def still_moving(windows: Sequence[SaturationReport]) -> str | None:
     """Return a note if the profile has moved lately, as far as ``windows``, the last of them at the end, can tell."""
     rule = SettledRule()
-    changes = profile_changes(saturation_series(windows, inner_layers(windows[-1])), window=rule.window)
+    changes = profile_changes(saturation_series(windows, windows[-1].inner_layers), window=rule.window)
     if not changes or not changes[-1] >= rule.tolerance:
         return None
     return f"the profile has moved by {changes[-1]:.3f} in the last {rule.window} windows: it may not stay as it is"
 
 
-def judge(
-    report: SaturationReport,
-    history: Sequence[SaturationReport],
-    *,
-    average_above: float,
-    wide_below: float,
-    tail_below: float,
-    tail_layers: int,
-    tail_drop: float,
-    bottleneck_above: float,
-) -> Diagnosis:
-    """Return what all rules together say; ``SaturationReport.diagnose`` documents the arguments."""
-    shares = {"average_above": average_above, "wide_below": wide_below, "tail_below": tail_below}
-    for name, value in shares.items():
-        if not 0.0 <= value <= 1.0:
+def judge(report: SaturationReport, history: Sequence[SaturationReport], limits: Limits) -> Diagnosis:
+    """Return what all rules together say within ``limits``; ``ValueError`` where these are out of range."""
+    for name in ("average_above", "wide_below", "tail_below"):
+        if not 0.0 <= (value := getattr(limits, name)) <= 1.0:
             raise ValueError(f"Expected `{name}`, a saturation, in [0, 1], got {value}.")
-    for name, value in (("bottleneck_above", bottleneck_above), ("tail_drop", tail_drop)):
-        if not value > 0:
+    for name in ("bottleneck_above", "tail_drop"):
+        if not (value := getattr(limits, name)) > 0:
             raise ValueError(f"Expected `{name}` above 0, got {value}.")
-    if tail_layers < 1:
-        raise ValueError(f"Expected `tail_layers` of at least 1, got {tail_layers}.")
+    if limits.tail_layers < 1:
+        raise ValueError(f"Expected `tail_layers` of at least 1, got {limits.tail_layers}.")
     same = [each for each in history if each.stage == report.stage and not each.partial]
     windows = [*(each for each in same if (each.epoch, each.step) < (report.epoch, report.step)), report]
     few = too_few_samples(report)
@@ -210,12 +205,12 @@ def judge(
     if report.delta > MEASURED_AT:
         notes.append(f"too narrow: a rule for delta up to {MEASURED_AT}, this is delta {report.delta:g}")
     else:
-        narrow = too_narrow(report, windows, average_above)
-        if report.average > average_above and narrow is None:
-            average = f"{report.average:.2f} is above {average_above:.2f}"
+        narrow = too_narrow(report, windows, limits.average_above)
+        if report.average > limits.average_above and narrow is None:
+            average = f"{report.average:.2f} is above {limits.average_above:.2f}"
             notes.append(f"too narrow: the average {average}, but not for sure: layers are missing or sketched")
-    low = tail(report, tail_below, tail_layers, tail_drop)
-    findings = [narrow, *bottlenecks(report, bottleneck_above), low, too_wide(report, wide_below)]
+    low = tail(report, limits.tail_below, limits.tail_layers, limits.tail_drop)
+    findings = [narrow, *bottlenecks(report, limits.bottleneck_above), low, too_wide(report, limits.wide_below)]
     mostly = few is not None and 2 * len(few.layers) >= len(report.layers)
     findings = [few, *findings] if mostly else [*findings, few]
     made = tuple(finding for finding in findings if finding is not None)
@@ -223,5 +218,5 @@ def judge(
 
 
 def _surely_above(report: SaturationReport, above: float) -> bool:
-    inner = inner_layers(report)
+    inner = report.inner_layers
     return math.fsum(at_least(report, name) for name in inner) / max(len(inner), 1) > above

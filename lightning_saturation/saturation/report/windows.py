@@ -1,13 +1,15 @@
-"""Which windows and layers a set of reports holds, lined up for drawing."""
+"""Which windows and layers a set of reports holds, lined up for drawing and judging."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_saturation.saturation.report.report import SaturationReport
+if TYPE_CHECKING:
+    from lightning_saturation.saturation.report.report import SaturationReport
 
 
 def by_stage(reports: Sequence[SaturationReport]) -> dict[str, list[SaturationReport]]:
@@ -38,6 +40,14 @@ def saturation_matrix(reports: Sequence[SaturationReport], names: Sequence[str])
     """Return saturation (layers, windows), float64; NaN where a layer is missing from a window."""
     columns = [report.saturation for report in reports]
     return np.array([[column.get(name, np.nan) for column in columns] for name in names], dtype=float)
+
+
+def saturation_series(reports: Sequence[SaturationReport], layers: Collection[str]) -> dict[str, list[float]]:
+    """Return the continuous saturation of each of ``layers``, one value for each of ``reports``; NaN where missing."""
+    return {
+        name: [report.layers[name].continuous_saturation if name in report.layers else math.nan for report in reports]
+        for name in layers
+    }
 
 
 def records(stages: Mapping[str, Sequence[SaturationReport]]) -> list[dict[str, Any]]:
