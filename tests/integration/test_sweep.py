@@ -19,9 +19,10 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 
 def _sweep_file(folder: Path, program: Path = TRAIN, **parameters: list) -> Path:
-    """Write the example's own YAML with other parameters, and the program as a path that holds anywhere."""
+    """Write the example's own YAML with other parameters, few images, and the program as a path that holds anywhere."""
     sweep = yaml.safe_load(TRAIN.with_name("sweep.yaml").read_text())
     sweep["program"] = str(program)
+    sweep["command"] += ["--limit", "200"]
     sweep["parameters"] = {name: {"values": values} for name, values in parameters.items()}
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump(sweep))

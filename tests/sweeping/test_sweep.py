@@ -3,15 +3,16 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import signal
+import os
 import sys
-import textwrap
+import uuid
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from joblib.externals.loky import reusable_executor
 from lightning.pytorch import LightningDataModule, Trainer
 
 from lightning_saturation import SaturationMonitor, sweep
@@ -220,34 +221,12 @@ def test_a_lightning_cli_configuration(tmp_path):
 
 WIDTHS = [4, 5, 6, 7]
 
-PROGRAM = """
-    from lightning_saturation import sweep
-    from tests.sweeping.networks import noted
 
-    if __name__ == "__main__":
-        sweep(noted, GRID, out="results", metric="val/accuracy", workers=2,
-              trainer={"max_epochs": 1, "accelerator": "cpu"})
-"""
-
-
-def _killed_here(grid, folder, results):
-    """Kill a process that sweeps ``grid`` in no other, once a trial has finished."""
-    process = get_context("fork").Process(target=run, args=(folder / "results", grid), kwargs={"given": noted})
-    process.start()
-    try:
-        assert programs.wait_until(lambda: list(results.glob("*.json")))
-    finally:
-        process.kill()
-        process.join()
-
-
-def _killed_with_workers(grid, folder, results):
-    """Kill a program that sweeps ``grid`` in two processes of its own, once a trial has finished; so end these."""
-    (folder / "mine.py").write_text(textwrap.dedent(PROGRAM).replace("GRID", repr(grid)))
-    with programs.program(["mine.py"], folder=folder) as (process, token):
-        assert programs.wait_until(lambda: list(results.glob("*.json")))
-        process.send_signal(signal.SIGKILL)
-        assert programs.wait_until(lambda: not programs.alive(token), patience=60)
+def _sweep_apart(grid, out, workers, token):
+    """Sweep as a program would that has just begun: the workers of this process are not its own."""
+    reusable_executor._executor = None
+    os.environ[programs.TOKEN] = token
+    run(out, grid, given=noted, workers=workers)
 
 
 @pytest.mark.timeout(600)
@@ -256,7 +235,18 @@ def _killed_with_workers(grid, folder, results):
 def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path, workers):
     starts, results = tmp_path / "starts", tmp_path / "results" / "trials"
     grid = {"width": WIDTHS, "starts": [str(starts)], "moment": [1.0]}
-    (_killed_here if workers == 1 else _killed_with_workers)(grid, tmp_path, results)
+    token = uuid.uuid4().hex
+    process = get_context("fork").Process(target=_sweep_apart, args=(grid, tmp_path / "results", workers, token))
+    process.start()
+    try:
+        assert programs.wait_until(lambda: list(results.glob("*.json")))
+        assert bool(programs.alive(token)) == (workers > 1)
+        process.kill()
+        process.join()
+        assert programs.wait_until(lambda: not programs.alive(token), patience=60)  # workers end with it
+    finally:
+        process.kill()
+        programs.kill(token)
     done = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
     assert 1 <= len(done) < 4
     widths = [json.loads(path.read_text())["config"]["width"] for path in done]
