@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,12 +30,22 @@ class RowBuffer:
     def __init__(self, accumulation: Accumulation = Accumulation()) -> None:  # noqa: B008
         self._accumulation = accumulation
         self._exact = Covariance(sync_on_compute=False)
-        self._sketched = SketchedCovariance(sync_on_compute=False)
         self._rows = self._spare = torch.empty(0, 0)
         self._filled, self._pinned = 0, False
         self._pending: tuple[Tensor, int, Any] | None = None  # rows still on their way to another device, their weight
         self._thinning: Thinning | None = None
         self._seen = self._seen_before = 0
+
+    @cached_property
+    def _sketched(self) -> SketchedCovariance:
+        """The sketch, made when rows are sketched: most layers are narrow, and a metric takes a millisecond."""
+        with torch.inference_mode(False):  # as for the rows themselves
+            return SketchedCovariance(sync_on_compute=False)
+
+    @property
+    def _metrics(self) -> list[Covariance | SketchedCovariance]:
+        """Both, or the exact one where nothing was sketched."""
+        return [self._exact, self._sketched] if "_sketched" in self.__dict__ else [self._exact]
 
     def add(self, rows: Tensor, *, batches: int | None = None) -> None:
         """Take ``rows`` (…, features) in; raises ``ValueError`` where their width is not that of the first.
@@ -70,7 +81,7 @@ class RowBuffer:
     def sketch(self) -> Sketch | None:
         """Return the sketch of all rows, each counted with its weight, or None where there were none."""
         self._settle()
-        return self._sketched.sketch()
+        return self._sketched.sketch() if "_sketched" in self.__dict__ else None
 
     def few(self) -> Tensor | None:
         """Return all rows so far where they are fewer than their features and not yet summed up; else None.
@@ -85,7 +96,7 @@ class RowBuffer:
     def skipped(self) -> int:
         """How many rows were left out for NaN or infinity."""
         self._settle()
-        return int(self._exact.skipped) + int(self._sketched.skipped)
+        return sum(int(metric.skipped) for metric in self._metrics)
 
     @property
     def features(self) -> int:
@@ -129,8 +140,8 @@ class RowBuffer:
         """Forget all rows; how many there were tells how many to expect."""
         self._filled, self._pending, self._thinning = 0, None, None
         self._seen, self._seen_before = 0, self._seen or self._seen_before
-        self._exact.reset()
-        self._sketched.reset()
+        for metric in self._metrics:
+            metric.reset()
 
     def _choose(self, rows: Tensor, count: int, batches: int | None) -> Tensor:
         """Return the rows that the budget leaves, without making a copy of all of them first."""
@@ -182,8 +193,8 @@ class RowBuffer:
 
     def _move(self, device: torch.device) -> None:
         self._settle()
-        self._exact.to(device)
-        self._sketched.to(device)
+        for metric in self._metrics:
+            metric.to(device)
         self._allocate(self.features, self._rows.dtype, device)
 
     def _flush(self) -> None:
