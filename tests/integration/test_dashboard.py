@@ -101,6 +101,7 @@ def test_the_command_saves_the_workspace_on_the_server(tmp_path, monkeypatch, ca
         for name, value in {"BASE_URL": server.url, "API_KEY": "0" * 40, "DIR": str(tmp_path)}.items():
             monkeypatch.setenv(f"WANDB_{name}", value)
         monkeypatch.setattr(sys, "argv", ["lightning_saturation", "dashboard", f"{ENTITY}/{PROJECT}"])
+        monkeypatch.delitem(sys.modules, "lightning_saturation.__main__")  # which this file has imported
         with pytest.raises(SystemExit) as ended:
             runpy.run_module("lightning_saturation", run_name="__main__")
     assert ended.value.code == 0, server.unknown
