@@ -7,6 +7,7 @@ import runpy
 import sys
 
 import pytest
+import wandb
 
 from lightning_saturation.__main__ import main
 from tests.integration.wandb_server import ENTITY, PROJECT, SweepServer
@@ -96,6 +97,15 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch, capsys):
     assert "pip install 'lightning-saturation[dashboard]'" in capsys.readouterr().err
 
 
+@pytest.fixture
+def _wandb_of_its_own():
+    """W&B remembers the first server of a process: none of before, and none left behind."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("_wandb_of_its_own")
 def test_the_command_saves_the_workspace_on_the_server(tmp_path, monkeypatch, capsys):
     with SweepServer([], stop=lambda run: False) as server:
         for name, value in {"BASE_URL": server.url, "API_KEY": "0" * 40, "DIR": str(tmp_path)}.items():
