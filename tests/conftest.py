@@ -1,9 +1,11 @@
 """Shape checks for the pure functions, and quiet settings that every test shares."""
 
 import base64
+import importlib.metadata
 import inspect
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -49,6 +51,9 @@ FUNCTIONS = (
     "stopping.settled",
 )
 install_import_hook([f"lightning_saturation.{name}" for name in FUNCTIONS], "tests.typecheck.typecheck")
+
+# Every Trainer reads what all installed packages offer, for ten milliseconds, and there are two thousand Trainers here.
+importlib.metadata.entry_points = cache(importlib.metadata.entry_points)
 
 # The same examples in every run: a search for new ones is for a developer's machine (`--hypothesis-profile=default`).
 settings.register_profile("same", derandomize=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 
@@ -10,6 +11,7 @@ from lightning_saturation.saturation.report.layer import LayerStatistics
 from lightning_saturation.saturation.report.report import SaturationReport
 
 
+@cache  # pictures of many windows are made of few layers
 def layer(dimension: int, features: int = 100, *, samples: int = 10_000, decay: float = 0.0) -> LayerStatistics:
     """Return a layer whose ``dimension`` directions (below 100) hold all the variance, equally if ``decay`` is 0."""
     eigenvalues = torch.zeros(features, dtype=torch.float64)
@@ -17,6 +19,7 @@ def layer(dimension: int, features: int = 100, *, samples: int = 10_000, decay: 
     return LayerStatistics.from_eigenvalues(eigenvalues, features=features, samples=samples)
 
 
+@cache
 def missing(features: int = 100) -> LayerStatistics:
     """Return a layer of which nothing is known, although it saw enough: its eigenproblem failed."""
     return LayerStatistics.from_eigenvalues(None, features=features, samples=10_000)

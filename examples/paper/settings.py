@@ -66,7 +66,7 @@ class Settings:
 
 
 def small(settings: Settings) -> Settings:
-    """Return ``settings`` for a run of seconds, which shows that all parts work together and nothing else."""
-    return replace(
-        settings, epochs=min(settings.epochs, 2), batch_size=32, limit=200, probes=100, samples=60, spectrum_seconds=1
-    )
+    """Return ``settings`` for a run of a second, which shows that all parts work together and nothing else."""
+    narrow = min(settings.width, 1 / 16 if settings.model == "resnet18" else settings.width)
+    little = {"batch_size": 16, "limit": 60, "probes": 60, "samples": 40, "spectrum_seconds": 0.1}
+    return replace(settings, epochs=min(settings.epochs, 2), width=narrow, **little)

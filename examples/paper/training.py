@@ -67,7 +67,7 @@ def inputs_of(settings: Settings, places: Places) -> Inputs:
     """Return the samples of the run."""
     if settings.task == "predict":
         train, test, alphabet = text()
-        train, test = (part[: settings.limit and 20 * settings.limit] for part in (train, test))
+        train, test = (part[: settings.limit and 10 * settings.limit] for part in (train, test))
         windows = [Windows(part, context=CONTEXT, stride=32) for part in (train, test)]
         told = f"{len(train)} and {len(test)} characters of Python's language reference, {len(alphabet)} kinds"
         return Inputs(windows[0], windows[0], windows[1], (CONTEXT,), len(alphabet), told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,7 +30,6 @@ class RowBuffer:
     def __init__(self, accumulation: Accumulation = Accumulation()) -> None:  # noqa: B008
         self._accumulation = accumulation
         self._exact = Covariance(sync_on_compute=False)
-        self._sketched = SketchedCovariance(sync_on_compute=False)
         self._rows = self._spare = torch.empty(0, 0)
         self._capacity = 0
         self._usual: tuple[int, torch.dtype, torch.device] | None = None  # rows that need no other buffer
@@ -38,6 +38,17 @@ class RowBuffer:
         self._thinning: Thinning | None = None
         self._seen = self._seen_before = 0
         self._due = 0  # before so many rows seen, none is taken
+
+    @cached_property
+    def _sketched(self) -> SketchedCovariance:
+        """The sketch, made when rows are sketched: most layers are narrow, and a metric takes a millisecond."""
+        with torch.inference_mode(False):  # as for the rows themselves
+            return SketchedCovariance(sync_on_compute=False)
+
+    @property
+    def _metrics(self) -> list[Covariance | SketchedCovariance]:
+        """Both, or the exact one where nothing was sketched."""
+        return [self._exact, self._sketched] if "_sketched" in self.__dict__ else [self._exact]
 
     def add(self, rows: Tensor, *, batches: int | None = None) -> None:
         """Take ``rows`` (…, features) in; raises ``ValueError`` where their width is not that of the first.
@@ -73,7 +84,7 @@ class RowBuffer:
     def sketch(self) -> Sketch | None:
         """Return the sketch of all rows, each counted with its weight, or None where there were none."""
         self._settle()
-        return self._sketched.sketch()
+        return self._sketched.sketch() if "_sketched" in self.__dict__ else None
 
     def few(self) -> Tensor | None:
         """Return all rows so far where they are fewer than their features and not yet summed up; else None.
@@ -88,7 +99,7 @@ class RowBuffer:
     def skipped(self) -> int:
         """How many rows were left out for NaN or infinity."""
         self._settle()
-        return int(self._exact.skipped) + int(self._sketched.skipped)
+        return sum(int(metric.skipped) for metric in self._metrics)
 
     @property
     def features(self) -> int:
@@ -132,8 +143,8 @@ class RowBuffer:
         """Forget all rows; how many there were tells how many to expect."""
         self._filled, self._pending, self._thinning = 0, None, None
         self._seen, self._seen_before, self._due = 0, self._seen or self._seen_before, 0
-        self._exact.reset()
-        self._sketched.reset()
+        for metric in self._metrics:
+            metric.reset()
 
     def _adapt(self, rows: Tensor) -> None:
         """Get ready for ``rows`` of another width, type or device than before."""
@@ -199,8 +210,8 @@ class RowBuffer:
 
     def _move(self, device: torch.device) -> None:
         self._settle()
-        self._exact.to(device)
-        self._sketched.to(device)
+        for metric in self._metrics:
+            metric.to(device)
         self._allocate(self.features, self._rows.dtype, device)
 
     def _flush(self) -> None:

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -42,15 +41,18 @@ def test_what_fails_or_takes_too_long_is_said(module):
     assert module.tables("2 passed") == "```text\n2 passed\n```"
 
 
-def all_of(out, *names):
-    command = [sys.executable, str(ROOT / "benchmarks" / "all.py"), "--out", str(out), "--size", "trial"]
-    only = ["--only", *names] if names else []
-    return subprocess.run([*command, *only], capture_output=True, text=True, timeout=900)
+@pytest.fixture
+def all_of(module, monkeypatch):
+    def run(out, *names):
+        only = ["--only", *names] if names else []
+        monkeypatch.setattr(sys, "argv", ["all.py", "--out", str(out), "--size", "trial", *only])
+        return module.main()
+
+    return run
 
 
-def test_tables_come_out(tmp_path):
-    done = all_of(tmp_path / "new", "sketch")
-    assert done.returncode == 0, done.stdout
+def test_tables_come_out(all_of, tmp_path):
+    assert all_of(tmp_path / "new", "sketch") == 0
     page = (tmp_path / "new" / "README.md").read_text()
     assert "## Sketches" in page
     assert "`python benchmarks/sketch.py --threads 1 --features 128" in page
@@ -60,7 +62,6 @@ def test_tables_come_out(tmp_path):
 
 @pytest.mark.timeout(1000)
 @pytest.mark.skipif(not EVERYTHING, reason="minutes: all of them with BENCHMARKS=all")
-def test_all_of_them_run(tmp_path):
-    done = all_of(tmp_path)
-    assert done.returncode == 0, done.stdout
+def test_all_of_them_run(all_of, tmp_path):
+    assert all_of(tmp_path) == 0
     assert (tmp_path / "README.md").read_text().count("\n## ") == 9

@@ -19,7 +19,7 @@ EVERY = {
     "test_same_training": 4,
     "test_failing_loggers": 4,
     "test_own_exception": 6,
-    "test_trouble_inside": 5,
+    "test_trouble_inside": 3,
     "test_one_rank_fails": 3,
     "test_uneven_ranks": 7,
     "test_unusual_modules": 2,

@@ -10,16 +10,13 @@ import torch
 import torch.distributed as dist
 
 from tests.contract.callbacks import CALLBACKS, WATCHING, history, same_history
-from tests.contract.faults import HOOKS, REPEATED, Trouble
+from tests.contract.faults import HOOKS, REPEATED, SHARE, Trouble, some
 from tests.contract.runs import Ending, Learner, seed
 from tests.distributed.ranks import RanksFailedError, on_ranks
 from tests.distributed.test_monitor_ranks import shard, train
 from tests.tiny import quiet
 
 pytestmark = [*quiet, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")]
-
-EVERY = 1 if os.environ.get("CONTRACT") == "all" else 4
-"""Each function fails in the exhaustive variant (``CONTRACT=all``), and every fourth otherwise."""
 
 FAILING = 1
 """The rank that has trouble."""
@@ -55,14 +52,14 @@ def job(rank, world, name):
     fitted(rank, world, *callbacks, Ending(4))
     found = [looking.found]
     dist.broadcast_object_list(found, src=FAILING)
-    inside = [key for key, hook in found[0].items() if hook not in REPEATED][::EVERY]
+    inside = some((key for key, hook in found[0].items() if hook not in REPEATED), name)
     at_end = [key for key, hook in found[0].items() if hook in REPEATED][:1]
     outcomes = [survived(rank, world, name, inside, hooks=HOOKS - REPEATED)]
     outcomes.append(survived(rank, world, name, at_end, hooks=REPEATED - {"on_exception"}, for_good=True))
     return found[0], outcomes
 
 
-CASES = [(name, 2) for name in CALLBACKS] + [(name, 3) for name in (CALLBACKS if EVERY == 1 else ["saturation"])]
+CASES = [(name, 2) for name in CALLBACKS] + [(name, 3) for name in (CALLBACKS if SHARE == 1 else ["saturation"])]
 
 
 @pytest.mark.parametrize(("name", "world"), CASES)
@@ -79,4 +76,4 @@ def test_nobody_waits_and_all_know_the_same(name, world):
         assert [each[1:3] for each in run] == [(epochs, same)] * world
         assert same, f"other weights after trouble in {fired}"
         assert all(same_history(entries, expected) for *_, entries in run), fired
-    assert len(results[FAILING][1][0][0]) > len(found) / 3 / EVERY
+    assert len(results[FAILING][1][0][0]) > len(found) / 3 / SHARE

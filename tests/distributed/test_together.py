@@ -67,42 +67,44 @@ def test_without_a_failure_the_section_is_as_if_it_were_not_there(world):
         assert results == (right(rank, world),) * 2
 
 
+def each(world, failures):
+    """Yield each of ``failures`` with the outcomes of all ranks; the processes are the same for all of them."""
+    results = on_ranks(world, lambda rank: [outcome(rank, world, failing) for failing in failures], timeout=PATIENCE)
+    return zip(failures, zip(*results, strict=True), strict=True)
+
+
+@pytest.mark.parametrize(("world", "failed"), [(world, rank) for world in (2, 3) for rank in range(world)])
+def test_one_rank_that_fails_is_known_to_all_and_the_next_section_works(world, failed):
+    for failing, results in each(world, [{failed: step} for step in range(len(STEPS) + 1)]):
+        text = f"no {(*STEPS, 'end')[failing[failed]]} here"
+        for rank, ((kind, message, cause), after, seconds) in enumerate(results):
+            assert (kind, message) == (RankError, f"Rank {failed} failed: ValueError: {text}")
+            assert cause == (f"ValueError('{text}')" if rank == failed else "None")
+            assert after == right(rank, world)
+            assert seconds < PATIENCE / 2
+
+
+def test_of_two_that_would_fail_the_earlier_one_ends_the_section():
+    for failing, results in each(3, [{0: 1, 2: 3}, {2: 0, 1: 4}, {0: 5, 1: 2}]):
+        first = min(failing, key=failing.__getitem__)
+        for rank, ((kind, message, _), after, _) in enumerate(results):
+            assert (kind, message) == (RankError, f"Rank {first} failed: ValueError: no {STEPS[failing[first]]} here")
+            assert after == right(rank, 3)
+
+
+def test_two_that_fail_before_the_same_call_are_both_named():
+    for failing, results in each(3, [{0: step, 2: step} for step in (0, 2, 5)]):
+        text = f"ValueError: no {(*STEPS, 'end')[failing[0]]} here"
+        for (kind, message, cause), _, _ in results:
+            assert (kind, message) == (RankError, f"Rank 0 failed: {text}; Rank 2 failed: {text}")
+            assert cause in ("None", f"ValueError('{text.removeprefix('ValueError: ')}')")
+
+
 @WORLDS
-@pytest.mark.parametrize("who", ["first", "second", "last"])
-@pytest.mark.parametrize("step", range(len(STEPS) + 1))
-def test_one_rank_that_fails_is_known_to_all_and_the_next_section_works(world, who, step):
-    failed = {"first": 0, "second": 1, "last": world - 1}[who]
-    results = on_ranks(world, outcome, world, {failed: step}, timeout=PATIENCE)
-    text = f"no {(*STEPS, 'end')[step]} here"
-    for rank, ((kind, message, cause), after, seconds) in enumerate(results):
-        assert (kind, message) == (RankError, f"Rank {failed} failed: ValueError: {text}")
-        assert cause == (f"ValueError('{text}')" if rank == failed else "None")
-        assert after == right(rank, world)
-        assert seconds < PATIENCE / 2
-
-
-@pytest.mark.parametrize("failing", [{0: 1, 2: 3}, {2: 0, 1: 4}, {0: 5, 1: 2}])
-def test_of_two_that_would_fail_the_earlier_one_ends_the_section(failing):
-    first = min(failing, key=failing.__getitem__)
-    for rank, ((kind, message, _), after, _) in enumerate(on_ranks(3, outcome, 3, failing, timeout=PATIENCE)):
-        assert (kind, message) == (RankError, f"Rank {first} failed: ValueError: no {STEPS[failing[first]]} here")
-        assert after == right(rank, 3)
-
-
-@pytest.mark.parametrize("step", [0, 2, 5])
-def test_two_that_fail_before_the_same_call_are_both_named(step):
-    text = f"ValueError: no {(*STEPS, 'end')[step]} here"
-    for (kind, message, cause), _, _ in on_ranks(3, outcome, 3, {0: step, 2: step}, timeout=PATIENCE):
-        assert (kind, message) == (RankError, f"Rank 0 failed: {text}; Rank 2 failed: {text}")
-        assert cause in ("None", f"ValueError('{text.removeprefix('ValueError: ')}')")
-
-
-@WORLDS
-@pytest.mark.parametrize("step", [0, 3, 5])
-def test_where_all_fail_alike_each_raises_its_own_error(world, step):
-    failing = dict.fromkeys(range(world), step)
-    for (kind, message, cause), _, _ in on_ranks(world, outcome, world, failing, timeout=PATIENCE):
-        assert (kind, message, cause) == (ValueError, f"no {(*STEPS, 'end')[step]} here", "None")
+def test_where_all_fail_alike_each_raises_its_own_error(world):
+    for failing, results in each(world, [dict.fromkeys(range(world), step) for step in (0, 3, 5)]):
+        for (kind, message, cause), _, _ in results:
+            assert (kind, message, cause) == (ValueError, f"no {(*STEPS, 'end')[failing[0]]} here", "None")
 
 
 def test_where_all_fail_each_in_its_way_all_are_named():

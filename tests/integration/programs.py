@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 280.0
 """Seconds for a program that takes a tenth of it on a free core: a busy machine is no failure."""
 
-_TOKEN = "LIGHTNING_SATURATION_TEST"
+TOKEN = "LIGHTNING_SATURATION_TEST"
 
 _AGENT = """
 import sys, wandb, yaml
@@ -41,7 +41,7 @@ def program(command: list[str], *, folder: Path, **variables: str) -> Iterator[t
     token = uuid.uuid4().hex
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("WANDB_")},
-        _TOKEN: token,
+        TOKEN: token,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(ROOT),
         "MPLBACKEND": "Agg",
@@ -84,7 +84,7 @@ def agent(sweep: Path, *, server: str, entity: str, project: str, folder: Path):
 
 def alive(token: str) -> dict[int, str]:
     """Return the processes that carry ``token`` in their environment, by id, with their command lines."""
-    mark, found = f"{_TOKEN}={token}".encode(), {}
+    mark, found = f"{TOKEN}={token}".encode(), {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile, or belongs to another user
             if mark in (folder / "environ").read_bytes():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import runpy
 import sys
-from pathlib import Path
 
 import pytest
+import wandb
 
 from lightning_saturation.__main__ import main
-from tests.integration import programs
 from tests.integration.wandb_server import ENTITY, PROJECT, SweepServer
 
 pytest.importorskip("wandb_workspaces")
@@ -97,14 +97,25 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch, capsys):
     assert "pip install 'lightning-saturation[dashboard]'" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds stray processes through /proc")
-def test_the_command_saves_the_workspace_on_the_server(tmp_path):
-    command = ["-m", "lightning_saturation", "dashboard", f"{ENTITY}/{PROJECT}"]
+@pytest.fixture
+def _wandb_of_its_own():
+    """W&B remembers the first server of a process: none of before, and none left behind."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("_wandb_of_its_own")
+def test_the_command_saves_the_workspace_on_the_server(tmp_path, monkeypatch, capsys):
     with SweepServer([], stop=lambda run: False) as server:
-        variables = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40, "WANDB_DIR": str(tmp_path)}
-        with programs.program(command, folder=tmp_path, **variables) as (process, _):
-            output, _ = process.communicate(timeout=programs.PATIENCE)
-    assert process.returncode == 0, (output, server.unknown)
+        for name, value in {"BASE_URL": server.url, "API_KEY": "0" * 40, "DIR": str(tmp_path)}.items():
+            monkeypatch.setenv(f"WANDB_{name}", value)
+        monkeypatch.setattr(sys, "argv", ["lightning_saturation", "dashboard", f"{ENTITY}/{PROJECT}"])
+        monkeypatch.delitem(sys.modules, "lightning_saturation.__main__")  # which this file has imported
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("lightning_saturation", run_name="__main__")
+    assert ended.value.code == 0, server.unknown
+    output = "".join(capsys.readouterr())
     (view,) = server.views
     assert (view["entityName"], view["projectName"], view["type"]) == (ENTITY, PROJECT, "project-view")
     assert len(panels(json.loads(view["spec"]))) == 2

@@ -10,19 +10,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import programs
 
 
-def test_blocks_and_picture(tmp_path):
-    command = [
-        str(programs.ROOT / "examples" / "language_model.py"),
-        "--epochs",
-        "1",
-        "--limit",
-        "200",
-        "--layers",
-        "2",
-    ]
-    with programs.program(command, folder=tmp_path) as (process, _):
-        output, _ = process.communicate(timeout=programs.PATIENCE)
-    assert process.returncode == 0, output
+def test_blocks_and_picture(tmp_path, monkeypatch, capsys):
+    example = programs.ROOT / "examples" / "language_model.py"
+    words = ["--epochs", "1", "--limit", "200", "--layers", "2"]
+    status = programs.run_here(example, *words, folder=tmp_path, monkeypatch=monkeypatch)
+    output = capsys.readouterr().out
+    assert status == 0
     assert "180 lines; filled up to 64 bytes each" in output
     layers = [line.split() for line in output.splitlines() if line.startswith("body.layers.0.")]
     assert [layer[1:3] for layer in layers] == [["64", "180"], ["256", "180"], ["64", "180"]]

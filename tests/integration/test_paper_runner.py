@@ -1,8 +1,7 @@
 """The paper's runs at a scale of seconds: every kind of run, going on after a kill, the queue."""
 
 import json
-import subprocess
-import sys
+import signal
 
 import pytest
 import torch
@@ -93,14 +92,21 @@ def test_a_measurement_that_fails_is_named_and_can_be_taken_again(places, monkey
     assert record["measured"]["dimension"]["trained"]
 
 
+@pytest.fixture
+def _sigterm_as_it_was():
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.usefixtures("_sigterm_as_it_was")
 def test_the_queue_takes_what_is_left(places, monkeypatch, capsys):
-    command = [sys.executable, "examples/paper/run_all.py", "--data", "digits", "--scale", "small"]
-    command += ["--cache", str(places.cache), "--results", str(places.results), "--only", "cat-dog_mlp_8_s0"]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
-    assert first.returncode == 0, first.stderr
-    assert "0 of 1 runs done" in first.stdout
+    command = [ROOT / "examples/paper/run_all.py", "--data", "digits", "--scale", "small", "--only", "cat-dog_mlp_8_s0"]
+    command += ["--cache", str(places.cache), "--results", str(places.results)]
+    assert run_here(*command, folder=ROOT, monkeypatch=monkeypatch) == 0  # the run is a process of its own
+    assert "0 of 1 runs done" in capsys.readouterr().out
     assert len(list(places.results.glob("*.json"))) == 1
-    run_here(ROOT / command[1], *command[2:], "--status", folder=ROOT, monkeypatch=monkeypatch)
+    run_here(*command, "--status", folder=ROOT, monkeypatch=monkeypatch)
     said = capsys.readouterr().out
     assert "1 of 1 runs done" in said
     assert said.count("done  ") == 1

@@ -15,8 +15,8 @@ KINDS = {
     "pair_cat-dog_vgg11_0.0625": {"similarity", "whole", "directions", "distributed", "compression", "units"},
     "dynamics_cat-dog_vgg11_0.0625": {"dynamics", "classes"},
     "freezing_cat-dog_vgg11_0.0625": {"plain 0", "linear 0", "converged 0"},
-    "widths_cat-dog_vgg11_0.0625": {f"cat-dog_vgg11_{width}_e2_b32_n200 0-1" for width in WIDTHS},
-    "drop_cat-dog_vgg11_0.0625_e30_step": {"cat-dog_vgg11_0.0625_e2_b32_n200_step_s0"},
+    "widths_cat-dog_vgg11_0.0625": {f"cat-dog_vgg11_{width}_e2_b16_n60 0-1" for width in WIDTHS},
+    "drop_cat-dog_vgg11_0.0625_e30_step": {"cat-dog_vgg11_0.0625_e2_b16_n60_step_s0"},
     "sizing_cat-dog_mlp_8": {"advice", *(f"{kind} 0" for kind in SIZES)},
     "pruned_cat-dog": {"pruned 0", "wide 0", "narrow 0"},
 }

@@ -116,8 +116,8 @@ def test_an_input_that_does_not_fit_is_the_model_s_error_and_leaves_no_hook():
 def test_a_budget_is_kept_and_coarsens():
     model = nn.Conv2d(16, 32, 3, padding=1)
     start = time.monotonic()
-    report = measure_spectrum(model, torch.zeros(1, 16, 40, 40), seconds=3.0, progress=False)
-    assert time.monotonic() - start < 6
+    report = measure_spectrum(model, torch.zeros(1, 16, 40, 40), seconds=1.5, progress=False)
+    assert time.monotonic() - start < 4.5
     assert report.missing or "out of time" in report.layers["Conv2d"].note or report.layers["Conv2d"].degree == 400
 
 

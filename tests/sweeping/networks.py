@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -54,8 +53,8 @@ def trial(config):
 
 
 def noted(config):
-    """Note each start in the file that the environment names, and take a moment."""
-    with Path(os.environ["STARTS"]).open("a") as file:
+    """Note each start in the file ``starts``, and take a ``moment``, in seconds."""
+    with Path(config.pop("starts")).open("a") as file:
         file.write(f"{config['width']}\n")
-    time.sleep(float(os.environ.get("MOMENT", "0")))
+    time.sleep(config.pop("moment", 0.0))
     return trial(config)

@@ -3,15 +3,16 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import signal
+import os
 import sys
-import textwrap
+import uuid
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import reusable_executor
 from lightning.pytorch import LightningDataModule, Trainer
 
 from lightning_saturation import SaturationMonitor, sweep
@@ -94,15 +95,15 @@ def test_a_loss_is_ranked_upwards(tmp_path):
     assert [result["value"] for result in down.results] == values[::-1]
 
 
-def test_what_has_finished_is_not_run_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
-    first = run(tmp_path, {"width": [4]}, given=noted)
-    both = run(tmp_path, {"width": [4, 8]}, given=noted)
+def test_what_has_finished_is_not_run_again(tmp_path):
+    grid = {"width": [4], "starts": [str(tmp_path / "starts")]}
+    first = run(tmp_path, grid, given=noted)
+    both = run(tmp_path, {**grid, "width": [4, 8]}, given=noted)
     assert (tmp_path / "starts").read_text().split() == ["4", "8"]
     assert first.best in both.results
-    run(tmp_path, {"width": [4]}, given=noted, seed=1)
-    run(tmp_path, {"width": [4]}, given=noted, metric="val/loss")
-    sweep(noted, {"width": [4]}, out=tmp_path, metric="val/loss", trainer={**ONCE, "max_epochs": 2}, progress=False)
+    run(tmp_path, grid, given=noted, seed=1)
+    run(tmp_path, grid, given=noted, metric="val/loss")
+    sweep(noted, grid, out=tmp_path, metric="val/loss", trainer={**ONCE, "max_epochs": 2}, progress=False)
     assert (tmp_path / "starts").read_text().split() == ["4", "8", "4", "4", "4"]  # another question, another answer
 
 
@@ -218,38 +219,43 @@ def test_a_lightning_cli_configuration(tmp_path):
     assert {key[1] for key in found} == {1, 2}
 
 
-PROGRAM = """
-    from lightning_saturation import sweep
-    from tests.sweeping.networks import noted
+WIDTHS = [4, 5, 6, 7]
 
-    if __name__ == "__main__":
-        sweep(noted, {"width": [4, 5, 6, 7]}, out="results", metric="val/accuracy", workers=WORKERS,
-              trainer={"max_epochs": 1, "accelerator": "cpu"})
-"""
+
+def _sweep_apart(grid, out, workers, token):
+    """Sweep as a program would that has just begun: the workers of this process are not its own."""
+    reusable_executor._executor = None
+    os.environ[programs.TOKEN] = token
+    run(out, grid, given=noted, workers=workers)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds stray processes through /proc")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path, workers, monkeypatch):
-    (tmp_path / "mine.py").write_text(textwrap.dedent(PROGRAM).replace("WORKERS", str(workers)))
+def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path, workers):
     starts, results = tmp_path / "starts", tmp_path / "results" / "trials"
-    variables = {"STARTS": str(starts), "folder": tmp_path}
-    with programs.program(["mine.py"], MOMENT="2", **variables) as (process, token):
-        assert programs.wait_until(lambda: results.exists() and list(results.glob("*.json")))
-        process.send_signal(signal.SIGKILL)
+    grid = {"width": WIDTHS, "starts": [str(starts)], "moment": [1.0]}
+    token = uuid.uuid4().hex
+    process = get_context("fork").Process(target=_sweep_apart, args=(grid, tmp_path / "results", workers, token))
+    process.start()
+    try:
+        assert programs.wait_until(lambda: list(results.glob("*.json")))
+        assert bool(programs.alive(token)) == (workers > 1)
+        process.kill()
+        process.join()
         assert programs.wait_until(lambda: not programs.alive(token), patience=60)  # workers end with it
+    finally:
+        process.kill()
+        programs.kill(token)
     done = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
     assert 1 <= len(done) < 4
     widths = [json.loads(path.read_text())["config"]["width"] for path in done]
     before = len(starts.read_text().split())
-    monkeypatch.setenv("STARTS", str(starts))
-    get_reusable_executor().shutdown()  # workers of an earlier test know nothing of the variable
-    outcome = run(tmp_path / "results", {"width": [4, 5, 6, 7]}, given=noted, workers=workers)
+    outcome = run(tmp_path / "results", grid, given=noted, workers=workers)
     assert not outcome.failed
     assert all(path.stat().st_mtime_ns == at for path, at in done.items())
     again = [int(width) for width in starts.read_text().split()[before:]]
-    assert sorted(again + widths) == [4, 5, 6, 7]
+    assert sorted(again + widths) == WIDTHS
     assert len(list(results.glob("*.json"))) == 4
     assert "The best, width=" in str(outcome)
 
