@@ -63,9 +63,9 @@ class Look:
 
     def end(self) -> None:
         """Look no longer, and forget all but what was learned."""
-        stack, self._open = self._open, None
-        if stack is not None:
-            stack.close()
+        if self._open is not None:
+            self._open.close()
+            self._open = None
             self.axes.forget()
             self.flow.forget()
             if not self._eagerly and compat.anything_was_compiled():

@@ -71,8 +71,10 @@ class LayerTracker(Generic[Window]):
 
     def detach(self) -> None:
         """Remove the hooks."""
-        self.record(None)
-        self._capture.detach()
+        try:
+            self.record(None)
+        finally:
+            self._capture.detach()
 
     def record(self, stage: str | None, batch: Any = None) -> None:
         """Count the outputs for a ``batch`` into the window of ``stage``, or count nothing."""

@@ -123,10 +123,9 @@ class SpectrumMonitor(Monitor[SpectrumReport]):
             self._close(trainer, pl_module, "train", inside_batch=True, before_training=True)
 
     def _look_away(self) -> None:
-        watched, self._watched = self._watched, None
-        if watched is not None:
-            watched.close()
-            self._shapes = self._seen
+        if self._watched is not None:
+            self._watched.close()
+            self._watched, self._shapes = None, self._seen
 
     def _leave(self) -> None:
         self._look_away()

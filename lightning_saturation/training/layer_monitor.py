@@ -93,9 +93,9 @@ class LayerMonitor(Monitor[Report], Generic[Window, Report]):
             window.reset()
 
     def _leave(self) -> None:
-        tracker, self._tracker = self._tracker, None
-        if tracker is not None:
-            tracker.detach()
+        if self._tracker is not None:
+            self._tracker.detach()
+            self._tracker = None  # not before: after a Ctrl-C in there, the next call does what is left
 
     def _window_state(self) -> Any:
         window = self._window("train")
