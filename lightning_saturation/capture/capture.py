@@ -277,7 +277,7 @@ class Capture:
                 return rows
         make = pooler(output, layout=layout, pooling=pooling, views=self.views)
         rows = make(output)
-        if self.mask is None:  # masks differ from batch to batch
+        if self.mask is None and type(output) is Tensor:  # masks differ from batch to batch
             fresh = rows.untyped_storage().data_ptr() != output.untyped_storage().data_ptr()
             self._usual[number] = _Usual(output.shape, output.dtype, self.samples, make, fresh)
         return rows
