@@ -15,11 +15,10 @@ from lightning_saturation.capture.kinds import kind_of
 from lightning_saturation.capture.layouts import Layouts
 from lightning_saturation.capture.look import Look, anybody_looks
 from lightning_saturation.capture.masks import PaddingWarning, mask_of
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Layout, Pooling, pooler
 from lightning_saturation.capture.rows import masked_rows, output_of, rows_of
 from lightning_saturation.capture.samples import batch_size
-from lightning_saturation.capture.select import offered_modules
+from lightning_saturation.capture.select import CaptureOptions, offered_modules
 
 Record = Callable[[str, Tensor], None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -99,13 +99,3 @@ def positions_view(output: Tensor, *, layout: Layout = Layout()) -> Tensor:  # n
         return output
     rows = output.movedim((batch, output.ndim + layout.features), (0, -1))
     return rows.flatten(1, -2)
-
-
-def pool_ragged(sequences: Iterable[Tensor], *, pooling: Pooling = "mean") -> Tensor:
-    """Return the rows of ``sequences`` (positions, features) of different lengths, each pooled without padding.
-
-    >>> pool_ragged([torch.tensor([[1.0]]), torch.tensor([[2.0], [4.0]])])
-    tensor([[1.],
-            [3.]])
-    """
-    return torch.cat([pool(sequence, layout=Layout(unbatched=2), pooling=pooling) for sequence in sequences])
