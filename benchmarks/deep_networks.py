@@ -20,7 +20,7 @@ import torch
 from interleaved import interleave, machine, ratio, table
 from torch import Tensor, nn
 
-from lightning_saturation.capture.options import CaptureOptions
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.saturation.window import saturation_tracker
 
 VOCABULARY = 50_257

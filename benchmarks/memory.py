@@ -17,7 +17,7 @@ from interleaved import machine, table
 from networks import NETWORKS, network, training_step
 from torch import nn
 
-from lightning_saturation.capture.options import CaptureOptions
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.covariance.accumulation import Accumulation
 from lightning_saturation.saturation.window import saturation_tracker
 

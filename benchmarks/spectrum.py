@@ -24,9 +24,8 @@ from interleaved import machine, table
 from torch import Tensor, nn
 
 from lightning_saturation.functional import LayerOperator, eigenvalue_histogram
-from lightning_saturation.operators.chebyshev import chebyshev_moments, cumulative_counts
-from lightning_saturation.operators.linear_map import LinearMap, MatrixOperator
-from lightning_saturation.operators.products import Gram
+from lightning_saturation.operators.krylov import chebyshev_moments, cumulative_counts
+from lightning_saturation.operators.linear_map import Gram, LinearMap, MatrixOperator
 
 BINS = 250
 SPIKES = 16

@@ -21,8 +21,8 @@ from torch import nn
 
 from lightning_saturation import SaturationMonitor, SaturationReport
 from lightning_saturation.drawing.metric_curve import MetricCurve
-from lightning_saturation.saturation.plots.heatmap import heatmap_figure
 from lightning_saturation.saturation.plots.verdict import verdict_figure
+from lightning_saturation.saturation.plots.windows import heatmap_figure
 from lightning_saturation.saturation.report.layer import LayerStatistics
 
 RECORDED = Path(__file__).parent / "paper" / "results" / "cat-dog_vgg11_0.0625_s0.json"

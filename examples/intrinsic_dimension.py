@@ -17,10 +17,13 @@ import numpy as np
 import torch
 from common import Classifier, Images, images, network, quiet
 from lightning import Callback, Trainer, seed_everything
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lightning_saturation import DimensionMonitor, measure_dimension
-from lightning_saturation.dimension.plots import dimension_accuracy_figure, dimension_figure, dimension_history_figure
+from lightning_saturation.dimension.plots import dimension_figure, dimension_history_figure
+from lightning_saturation.drawing import canvas
+from lightning_saturation.drawing.point_names import name_points
 
 FAMILY = ("mlp:1", "cnn:0.5", "cnn:1", "vgg11:0.125", "vgg11:0.25", "vgg13:0.25", "vgg16:0.25")
 
@@ -118,10 +121,25 @@ def family(names: list[str], data: Images, options: argparse.Namespace) -> None:
         )
     correlation = float(np.corrcoef(list(dimensions.values()), list(accuracies.values()))[0, 1])
     print(f"\nPearson correlation of dimension and accuracy over {len(names)} networks: {correlation:.2f}\n")
-    _save(
-        dimension_accuracy_figure(dimensions, accuracies, correlation=correlation),
-        options.out / "dimension_accuracy.png",
-    )
+    _save(accuracy_figure(dimensions, accuracies, correlation), options.out / "dimension_accuracy.png")
+
+
+def accuracy_figure(dimensions: dict[str, float], accuracies: dict[str, float], correlation: float) -> Figure:
+    """Return accuracy over the dimension of the last hidden layer, one named point per network.
+
+    Source: Ansuini et al., *Intrinsic dimension of data representations in deep neural networks*, 2019, figure 4.
+    """
+    figure = canvas.new_figure(6.4, 4.4)
+    axes = figure.subplots()
+    xs, ys = list(dimensions.values()), [accuracies[name] for name in dimensions]
+    axes.plot(xs, ys, "o", color="#0c2c84", ms=5)
+    axes.set_xlabel("TwoNN dimension of the last hidden layer")
+    axes.set_ylabel("accuracy on test images")
+    axes.margins(0.15)
+    axes.set_title(f"{len(dimensions)} networks, r = {correlation:.2f}", fontsize=10)
+    axes.grid(alpha=0.3)
+    name_points(figure, axes, xs, ys, list(dimensions))
+    return figure
 
 
 def _save(figure: object, path: Path) -> None:

@@ -20,8 +20,8 @@ from lightning_saturation.operators.report import SpectrumReport
 from lightning_saturation.saturation.measure import measure_saturation
 from lightning_saturation.saturation.metric import Saturation
 from lightning_saturation.saturation.monitor import SaturationMonitor
-from lightning_saturation.saturation.report.convergence import replay
 from lightning_saturation.saturation.report.report import SaturationReport
+from lightning_saturation.saturation.report.windows import replay
 from lightning_saturation.similarity.compare import compare_representations
 from lightning_saturation.similarity.dft_metric import DFTCCA
 from lightning_saturation.similarity.metrics import PWCCA, SVCCA, ClassSimilarity, LinearCKA, Procrustes

@@ -22,28 +22,26 @@ FUNCTIONS = (
     "capture.pooling",
     "covariance.eigenvalues",
     "covariance.moments",
-    "covariance.precision",
     "covariance.sketch",
     "covariance.sketch_bounds",
     "covariance.spectrum",
     "covariance.thinning",
     "dimension.copies",
     "dimension.neighbours",
-    "dimension.pca",
     "dimension.two_nn",
     "dimension.two_nn_law",
     "matching.lasso",
     "matching.signs",
     "matching.units",
     "operators.arpack",
-    "operators.chebyshev",
+    "operators.krylov",
     "operators.circular",
     "operators.convolution_geometry",
     "operators.density",
     "operators.histogram",
+    "operators.krylov",
     "operators.layer_operator",
     "operators.linear_map",
-    "operators.products",
     "similarity.cca",
     "similarity.dft",
     "similarity.kernel_alignment",
@@ -89,5 +87,5 @@ def small_pictures(monkeypatch):
 def unchecked_pooling(monkeypatch):
     """Pooling without shape checks: they would be compiled too, older compilers refuse them, and users run none."""
     module = sys.modules["lightning_saturation.capture.rows"]
-    for name in ("pool", "pool_ragged", "positions_view"):
+    for name in ("pool", "positions_view"):
         monkeypatch.setattr(module, name, inspect.unwrap(getattr(module, name)))

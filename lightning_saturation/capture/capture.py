@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,10 @@ from lightning_saturation.capture.kinds import kind_of
 from lightning_saturation.capture.layouts import Layouts
 from lightning_saturation.capture.look import Look, anybody_looks
 from lightning_saturation.capture.masks import PaddingWarning, mask_of
-from lightning_saturation.capture.options import CaptureOptions
-from lightning_saturation.capture.pooling import Layout, Pooling, pooler
+from lightning_saturation.capture.pooling import Layout, Pooling, Usual, pooler
 from lightning_saturation.capture.rows import masked_rows, output_of, rows_of
 from lightning_saturation.capture.samples import batch_size
-from lightning_saturation.capture.select import offered_modules
+from lightning_saturation.capture.select import CaptureOptions, offered_modules
 
 Record = Callable[[str, Tensor], None]
 
@@ -47,27 +46,6 @@ def capture(
     ('Linear',)
     """
     return Capture(model, record, CaptureOptions(layers, exclude, pooling))
-
-
-class _Usual(NamedTuple):
-    """What a layer put out last, of a batch of so many ``samples``, and what makes ``rows`` of all outputs like it.
-
-    They are ``fresh`` where they share no memory with the output.
-
-    Between a layer's outputs much runs that leaves nothing of ours in the processor's caches: there the way of any
-    output, a dozen short functions, takes ten times as long as in a loop, which is more than averaging does.
-    """
-
-    shape: torch.Size
-    dtype: torch.dtype
-    samples: int
-    rows: Callable[[Tensor], Tensor]
-    fresh: bool
-
-    def fits(self, output: Any, samples: int) -> bool:
-        """Return whether ``output``, of a batch of so many ``samples``, is like it."""
-        plain = type(output) is Tensor and not output.is_nested
-        return plain and output.shape == self.shape and output.dtype == self.dtype and samples == self.samples
 
 
 class Capture:
@@ -112,7 +90,7 @@ class Capture:
         self._handles: list[RemovableHandle] = []
         self._trouble = trouble
         self.raises = trouble is None
-        self._usual: dict[int, _Usual] = {}
+        self._usual: dict[int, Usual] = {}
         self.fresh = False
         self._number = -1
         self.record = record
@@ -279,5 +257,5 @@ class Capture:
         rows = make(output)
         if self.mask is None and type(output) is Tensor:  # masks differ from batch to batch
             fresh = rows.untyped_storage().data_ptr() != output.untyped_storage().data_ptr()
-            self._usual[number] = _Usual(output.shape, output.dtype, self.samples, make, fresh)
+            self._usual[number] = Usual(output.shape, output.dtype, self.samples, make, fresh)
         return rows

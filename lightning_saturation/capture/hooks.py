@@ -1,8 +1,9 @@
-"""The hooks on layers. They copy and pickle as hooks that do nothing: a copy of a model is not watched."""
+"""The hooks on layers: what these put out, and on inputs of which shapes they run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,8 +20,26 @@ from lightning_saturation.capture.storages import tensors_in
 if TYPE_CHECKING:
     from lightning_saturation.capture.capture import Capture
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
-class OutputHook:
+
+class Hook:
+    """Copies and pickles as a hook that does nothing: a copy of a model is not watched."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return nothing_hook, ()
+
+
+def nothing_hook() -> Callable[..., None]:
+    """Return a hook that does nothing."""
+    return _nothing
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Do nothing."""
+
+
+class OutputHook(Hook):
     """Hands what layer number ``index`` puts out to its ``owner``, through an operator where it runs compiled."""
 
     def __init__(self, owner: Capture, token: Tensor, number: int, index: int) -> None:
@@ -63,11 +82,8 @@ class OutputHook:
             layout = Layout(layout.features, self.batch, layout.unbatched)
         return rows_of(module, whole, self.pooling, layout, width=self.kind.width_of(module), views=self.views)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return nothing_hook, ()
 
-
-class Landmark:
+class Landmark(Hook):
     """Notes where a layer of a known kind has its features, for what runs after it."""
 
     def __init__(self, owner: Capture | None) -> None:
@@ -80,14 +96,29 @@ class Landmark:
             if kind is not None and tensor is not None:
                 self.owner.layouts.neighbour = Neighbour(tuple(tensor.shape), kind.layout(module, tensor.ndim).features)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return nothing_hook, ()
+
+@contextmanager
+def input_shapes(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dict[str, set[tuple[int, ...]]]]:
+    """Give the input shapes, without batch dimension, of every call of ``layers`` (by name) of ``model`` meanwhile.
+
+    They are those of the layers that ran, in the order in which they first ran.
+    """
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    with ExitStack() as stack:
+        stack.callback(compiled.forget_compiled, model)  # last, when the hooks are gone
+        for name, module in layers.items():
+            stack.callback(module.register_forward_pre_hook(_ShapeHook(shapes, name), with_kwargs=True).remove)
+        compiled.forget_compiled(model)
+        yield shapes
 
 
-def nothing_hook() -> Callable[..., None]:
-    """Return a hook that does nothing."""
-    return _nothing
+class _ShapeHook(Hook):
+    def __init__(self, shapes: dict[str, set[tuple[int, ...]]], name: str) -> None:
+        self.shapes, self.name = shapes, name
 
-
-def _nothing(*_: object) -> None:
-    """Do nothing."""
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args[0] if args else next(iter(kwargs.values()), None)
+        if isinstance(given, Tensor):
+            sizes = tuple(int(size) for size in given.shape)
+            whole = sizes[-len(module.kernel_size) - 1 :] if isinstance(module, CONVOLUTIONS) else sizes[1:] or sizes
+            self.shapes.setdefault(self.name, set()).add(whole)

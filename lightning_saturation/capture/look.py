@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_saturation.capture import compat
 from lightning_saturation.capture.dataflow import DataFlow
-from lightning_saturation.capture.hooks import nothing_hook
+from lightning_saturation.capture.hooks import Hook
 from lightning_saturation.capture.layouts import samples_second_everywhere
 from lightning_saturation.capture.samples import SampleAxes
 from lightning_saturation.capture.storages import tensors_in
@@ -54,10 +54,10 @@ class Look:
         self.axes.begin(batch)
         with ExitStack() as stack:
             for module in self._telling:
-                stack.callback(module.register_forward_pre_hook(_Hook(self, self.axes.meet)).remove)
+                stack.callback(module.register_forward_pre_hook(_StepHook(self, self.axes.meet)).remove)
             for index, module in enumerate(self._layers):
-                stack.callback(module.register_forward_pre_hook(_Hook(self, self._before)).remove)
-                stack.callback(module.register_forward_hook(_Hook(self, partial(self._behind, index))).remove)
+                stack.callback(module.register_forward_pre_hook(_StepHook(self, self._before)).remove)
+                stack.callback(module.register_forward_hook(_StepHook(self, partial(self._behind, index))).remove)
             stack.enter_context(_SHARED.joined(self, eagerly))
             self._open = stack.pop_all()
 
@@ -184,8 +184,8 @@ class _Mode(compat.TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-class _Hook:
-    """Does something where what runs is part of the step; it copies and pickles as a hook that does nothing."""
+class _StepHook(Hook):
+    """Does something where what runs is part of the step."""
 
     def __init__(self, look: Look, do: Callable[..., None]) -> None:
         self.look, self.do = look, do
@@ -194,6 +194,3 @@ class _Hook:
         if not torch.compiler.is_compiling() and self.look.sees:
             with self.look.trying():
                 self.do(*given)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return nothing_hook, ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -80,6 +80,27 @@ def pooler(output: Tensor, *, layout: Layout, pooling: Pooling, views: bool = Fa
     return partial(pool, layout=layout, pooling=pooling)
 
 
+class Usual(NamedTuple):
+    """What a layer put out last, of a batch of so many ``samples``, and what makes ``rows`` of all outputs like it.
+
+    They are ``fresh`` where they share no memory with the output.
+
+    Between a layer's outputs much runs that leaves nothing of ours in the processor's caches: there the way of any
+    output, a dozen short functions, takes ten times as long as in a loop, which is more than averaging does.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype
+    samples: int
+    rows: Callable[[Tensor], Tensor]
+    fresh: bool
+
+    def fits(self, output: Any, samples: int) -> bool:
+        """Return whether ``output``, of a batch of so many ``samples``, is like it."""
+        plain = type(output) is Tensor and not output.is_nested
+        return plain and output.shape == self.shape and output.dtype == self.dtype and samples == self.samples
+
+
 def _mean_type(output: Tensor) -> torch.dtype | None:
     return torch.float32 if output.dtype in (torch.float16, torch.bfloat16) else None
 
@@ -99,13 +120,3 @@ def positions_view(output: Tensor, *, layout: Layout = Layout()) -> Tensor:  # n
         return output
     rows = output.movedim((batch, output.ndim + layout.features), (0, -1))
     return rows.flatten(1, -2)
-
-
-def pool_ragged(sequences: Iterable[Tensor], *, pooling: Pooling = "mean") -> Tensor:
-    """Return the rows of ``sequences`` (positions, features) of different lengths, each pooled without padding.
-
-    >>> pool_ragged([torch.tensor([[1.0]]), torch.tensor([[2.0], [4.0]])])
-    tensor([[1.],
-            [3.]])
-    """
-    return torch.cat([pool(sequence, layout=Layout(unbatched=2), pooling=pooling) for sequence in sequences])

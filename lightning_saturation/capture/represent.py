@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightning_saturation.capture.capture import Capture
 from lightning_saturation.capture.evaluation import Batches
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling
+from lightning_saturation.capture.select import CaptureOptions
 
 Rows = dict[str, Tensor]
 """Rows (samples, features) on the CPU by layer, in the order in which the layers ran."""

@@ -1,8 +1,9 @@
-"""Which layers of a model to look at, and which of those that ran are output layers."""
+"""Which layers of a model to look at, which of those that ran are output layers, and what else a user may choose."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -10,9 +11,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import Metric
 
+from lightning_saturation.arguments import check_patterns
 from lightning_saturation.capture import compat
 from lightning_saturation.capture.kinds import Kind, holds_its_layers, kind_of
-from lightning_saturation.capture.pooling import Layout
+from lightning_saturation.capture.masks import Mask, check_mask
+from lightning_saturation.capture.pooling import Layout, Pooling, check_pooling
 
 # Wrappers put these into the names of everything below them.
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
@@ -67,7 +70,8 @@ def layout_of(module: nn.Module, dimensions: int) -> Layout:
 def offered_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules of ``model`` that can be tracked, by the names that they have here."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"Expected `model` to be a torch.nn.Module, got {_short(model)}.")
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise TypeError(f"Expected `model` to be a torch.nn.Module, got {what}.")
     hidden: set[int] = set()
     parallel: list[str] = []
     for name, module in model.named_modules():
@@ -112,10 +116,6 @@ def _listed(patterns: Sequence[str]) -> Sequence[str]:
     return [patterns] if isinstance(patterns, str) else patterns
 
 
-def _short(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
-
-
 def _clean(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
@@ -138,3 +138,27 @@ def _match(pattern: str, modules: dict[str, nn.Module], argument: str, *, every:
         raise ValueError(f"Expected `{argument}` to name modules of the model, but nothing matches {pattern!r}; {hint}")
     supported = [name for name in matched if kind_of(modules[name]) is not None]
     return matched if every or not supported else supported
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """``layers`` and ``exclude`` of :func:`select_layers`, ``pooling`` (None for outputs as they come) and ``mask``.
+
+    Raises ``TypeError`` or ``ValueError`` for what is none of these, whatever the model.
+    """
+
+    layers: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    pooling: Pooling | None = "mean"
+    mask: Mask = None
+
+    def __post_init__(self) -> None:
+        check_patterns("layers", self.layers)
+        check_patterns("exclude", self.exclude, optional=False)
+        if self.pooling is not None:
+            check_pooling(self.pooling)
+        check_mask(self.mask, self.pooling)
+
+    def select(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Return the layers of ``model`` to watch, by name."""
+        return select_layers(model, self.layers, self.exclude)

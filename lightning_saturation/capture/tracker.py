@@ -12,8 +12,8 @@ from lightning_saturation.capture.capture import Capture
 from lightning_saturation.capture.coverage import coverage
 from lightning_saturation.capture.layer_shape import LayerShape, layer_shape
 from lightning_saturation.capture.missing import MissingLayers
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.row_kinds import RowKinds, Rows
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.capture.window import LayerWindow
 
 _MOST_WAITING = 1000

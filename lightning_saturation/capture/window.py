@@ -29,6 +29,7 @@ class LayerWindow(ABC):
         self.seen: dict[str, None] = {}
         self.batches: int | None = None
         """How many batches the window will have, where that is known."""
+        self._kept: dict[str, Any] = {}  # by layer, what has `reset`, `to_state` and `load_state`
         self._places: dict[str, int] = {}  # of the layers in `order`
         self._reached = 0  # how many of `order` lie before the last that ran in this batch, itself included
         self._troubled: set[tuple[str, str, str]] = set()
@@ -79,13 +80,14 @@ class LayerWindow(ABC):
     def reset(self) -> None:
         """Start the next window."""
         self.seen.clear()
-        self._forget()
+        for kept in self._kept.values():
+            kept.reset()
 
     def to_state(self) -> dict[str, Any] | None:
         """Return all that was kept, for a checkpoint, or None where that would take more than 128 MiB."""
         layers: dict[str, Any] = {}
         for name in self.seen:
-            layers[name] = self._layer_state(name)
+            layers[name] = self._kept[name].to_state()
             if sum(_bytes(layer) for layer in layers.values()) > MOST_CARRIED:
                 return None
         return {"order": list(self.order), "seen": list(self.seen), "layers": layers}
@@ -104,20 +106,12 @@ class LayerWindow(ABC):
         self._places = {name: place for place, name in enumerate(self.order)}
 
     @abstractmethod
-    def _layer_state(self, name: str) -> dict[str, Any]:
-        """Return what was kept of layer ``name`` as tensors and numbers that later rows do not change."""
-
-    @abstractmethod
     def _load_layer(self, name: str, state: Mapping[str, Any]) -> None:
-        """Take up what ``_layer_state`` returned."""
+        """Take up the ``state`` of what was kept of layer ``name``."""
 
     @abstractmethod
     def _keep(self, name: str, rows: Tensor) -> bool:
         """Keep of ``rows`` what the window is for, and return whether there was anything."""
-
-    @abstractmethod
-    def _forget(self) -> None:
-        """Forget what was kept."""
 
 
 def _bytes(state: Mapping[str, Any]) -> int:

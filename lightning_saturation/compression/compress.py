@@ -17,8 +17,7 @@ from lightning_saturation.capture.capture import capture
 from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.select import select_layers
-from lightning_saturation.compression.outputs import output_moments
-from lightning_saturation.compression.subspace import Size, Subspace, subspace
+from lightning_saturation.compression.subspace import Size, Subspace, output_moments, subspace
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -145,7 +144,6 @@ def compress(
     >>> undo.parameters_before, undo.parameters_after
     (1152, 432)
     """
-    size = Size(ranks, delta, keep).check()
     check_choice("basis", basis, ("svcca", "pca"))
     chosen = {
         name: module
@@ -154,8 +152,7 @@ def compress(
     }
     if model in chosen.values():
         raise ValueError("Expected a model that contains its layers, got a single layer.")
-    if isinstance(ranks, Mapping) and (unknown := sorted(set(ranks) - set(chosen))):
-        raise ValueError(f"Expected `ranks` by names among {list(chosen)}, got {unknown}.")
+    size = Size(ranks, delta, keep).check(chosen)
     if not chosen:
         raise ValueError("Expected linear or ungrouped convolutional layers to compress, got none.")
     kept = list(islice(batches, max_batches))

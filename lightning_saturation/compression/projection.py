@@ -15,8 +15,7 @@ from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.features import Neighbour, features_dim
 from lightning_saturation.capture.kinds import kind_of
 from lightning_saturation.capture.select import layout_of, select_layers
-from lightning_saturation.compression.outputs import output_moments
-from lightning_saturation.compression.subspace import Basis, Size, Subspace, onto_neurons, subspace
+from lightning_saturation.compression.subspace import Basis, Size, Subspace, onto_neurons, output_moments, subspace
 
 
 @contextmanager
@@ -73,7 +72,6 @@ def project_outputs(
     ...     list(ranks)
     ['0', '2']
     """
-    size = Size(ranks, delta, keep).check()
     check_choice("basis", basis, get_args(Basis))
     check_count("neurons", neurons, optional=True)
     chosen = {
@@ -81,8 +79,7 @@ def project_outputs(
         for name, module in select_layers(model, layers, exclude).items()
         if not isinstance(module, nn.RNNBase | nn.MultiheadAttention)
     }
-    if isinstance(ranks, Mapping) and (unknown := sorted(set(ranks) - set(chosen))):
-        raise ValueError(f"Expected `ranks` by names among {list(chosen)}, got {unknown}.")
+    size = Size(ranks, delta, keep).check(chosen)
     data = Batches(batches, max_batches, device, forward)
     moments = output_moments(model, data, layers=list(chosen), reference=reference, joint=basis == "svcca")
     spaces = {

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from lightning_saturation.arguments import check_choice
 from lightning_saturation.capture.pooling import Pooling
 
 CovarianceKind = Literal["exact", "sketch", "auto"]
@@ -45,8 +46,7 @@ def accumulation(
 
     ``max_samples="default"`` is ``"auto"`` where every position is a row, and None, all rows, elsewhere.
     """
-    if covariance not in ("exact", "sketch", "auto"):
-        raise ValueError(f"Expected `covariance` to be 'exact', 'sketch' or 'auto', got {covariance!r}.")
+    check_choice("covariance", covariance, ("exact", "sketch", "auto"))
     if max_samples == "default":
         max_samples = "auto" if pooling == "positions" else None
     rows = isinstance(max_samples, int) and not isinstance(max_samples, bool) and max_samples >= 2

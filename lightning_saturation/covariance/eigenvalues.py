@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_saturation.covariance.moments import Moments, covariance
+from lightning_saturation.covariance.moments import Moments, add_rows, covariance, empty_sums, from_sums
 from lightning_saturation.covariance.ranks import all_reduce, rank_and_world, share_by_cost
 from lightning_saturation.covariance.spectrum import covariance_eigenvalues, eigenvalues_together
 from lightning_saturation.shapes import Float
 
 # From this width on a GPU is busy with one problem.
 _NARROW = 1024
+_BLOCK = 2**23  # numbers in a temporary: 64 MiB in float64
 
 
 def eigenvalues_over_ranks(moments: Mapping[str, Moments], *, group: Any = None) -> dict[str, Tensor | None]:
@@ -32,7 +33,7 @@ def eigenvalues_over_ranks(moments: Mapping[str, Moments], *, group: Any = None)
         if name not in mine
         else together[name].cpu()
         if name in together
-        else _solve(name, len(m.mean), _dense_eigenvalues, m)
+        else _solve(name, len(m.mean), lambda m: covariance_eigenvalues(covariance(m)), m)
         for name, m in moments.items()
     }
     if world > 1 and solved:
@@ -62,10 +63,25 @@ def gram_eigenvalues(rows: Float[Tensor, "samples features"]) -> Float[Tensor, "
     tensor([2., 0., 0.], dtype=torch.float64)
     """
     samples, features = rows.shape
-    centred = rows.double() - rows.double().mean(0)
-    # Autocast would run the product in half precision; float64 is immune to it.
-    eigenvalues = covariance_eigenvalues(centred @ centred.T / max(samples - 1, 1))[:features]
+    products = torch.zeros(samples, samples, dtype=torch.float64, device=rows.device)
+    for part in torch.split(rows, max(1, _BLOCK // max(samples, 1)), dim=1):
+        centred = part.double() - part.double().mean(0)
+        # Autocast would run the product in half precision; float64 is immune to it.
+        products.addmm_(centred, centred.T)
+    eigenvalues = covariance_eigenvalues(products / max(samples - 1, 1))[:features]
     return torch.cat([eigenvalues, eigenvalues.new_zeros(features - len(eigenvalues))])
+
+
+@torch.no_grad()
+def pca_eigenvalues(rows: Float[Tensor, "samples features"]) -> Float[Tensor, " components"]:
+    """Return the same, min(samples, features) of them, whichever there are fewer of; rows must be finite."""
+    samples, features = rows.shape
+    if samples <= features:
+        return gram_eigenvalues(rows)[:samples]
+    sums = empty_sums(features, device=rows.device)
+    for block in torch.split(rows, max(1, _BLOCK // max(1, features))):
+        add_rows(sums, block, single=False)
+    return covariance_eigenvalues(covariance(from_sums(sums)))
 
 
 def _solve_together(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
@@ -77,10 +93,6 @@ def _solve_together(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
         return dict(zip(narrow, eigenvalues_together([covariance(m) for m in narrow.values()]), strict=True))
     except (ValueError, RuntimeError):
         return {}  # one by one, so that the others are not missing too
-
-
-def _dense_eigenvalues(moments: Moments) -> Tensor:
-    return covariance_eigenvalues(covariance(moments))
 
 
 def _solve(name: str, features: int, solve: Callable[[Any], Tensor], given: Any) -> Tensor:

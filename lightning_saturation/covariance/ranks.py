@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -27,11 +27,6 @@ def is_distributed(group: Any = None) -> bool:
 def rank_and_world(group: Any = None) -> tuple[int, int]:
     """Return which rank of ``group`` this one is, and how many there are: (0, 1) by itself."""
     return (dist.get_rank(group), dist.get_world_size(group)) if is_distributed(group) else (0, 1)
-
-
-def global_rank(rank: int, group: Any = None) -> int:
-    """Return the number among all ranks of the one that is ``rank`` in ``group``."""
-    return rank if group is None else dist.get_global_rank(group, rank)
 
 
 def wire_device(group: Any = None) -> torch.device:
@@ -73,10 +68,22 @@ def broadcast(tensor: Tensor, source: int, group: Any = None) -> Tensor:
     """
     if not is_distributed(group):
         return tensor
-    sent, sender = tensor.to(wire_device(group)).contiguous(), global_rank(source, group)
+    sent = tensor.to(wire_device(group)).contiguous()
     with _meeting(group):
-        dist.broadcast(sent, sender, group=group)
+        dist.broadcast(torch.view_as_real(sent) if sent.is_complex() else sent, group=group, group_src=source)
     return sent.to(tensor.device)
+
+
+def gather_tensors(own: Sequence[Tensor], group: Any = None) -> Iterator[list[Tensor]]:
+    """Yield the tensors that every rank of ``group`` gave as ``own``, in order of rank, on the devices of this rank's.
+
+    One broadcast for each tensor and rank, not a padded gather: sizes may differ, and nothing is sent of an empty one.
+    """
+    me, _ = rank_and_world(group)
+    for rank, heads in enumerate(gather([(tuple(tensor.shape), tensor.dtype) for tensor in own], group)):
+        like = zip(own, heads, strict=True)
+        theirs = [t if rank == me else t.new_empty(shape, dtype=dtype) for t, (shape, dtype) in like]
+        yield [broadcast(tensor, rank, group) if tensor.numel() else tensor for tensor in theirs]
 
 
 def pass_on(tensor: Tensor, group: Any = None, *, to: int | None = None, source: int | None = None) -> Tensor | None:
@@ -86,12 +93,11 @@ def pass_on(tensor: Tensor, group: Any = None, *, to: int | None = None, source:
     """
     here = torch.empty_like(tensor) if source is not None else tensor
     wire = here.to(wire_device(group)).contiguous()
-    receiver, sender = (None if rank is None else global_rank(rank, group) for rank in (to, source))
     with _meeting(group):
-        if receiver is not None:
-            dist.send(wire, receiver, group=group)
-        elif sender is not None:
-            dist.recv(wire, sender, group=group)
+        if to is not None:
+            dist.send(wire, group=group, group_dst=to)
+        elif source is not None:
+            dist.recv(wire, group=group, group_src=source)
     return wire.to(tensor.device) if source is not None else None
 
 

@@ -1,8 +1,8 @@
-"""Moments over all ranks: one handshake and two fused all-reduces, however many layers there are."""
+"""Moments and sketches over all ranks: one handshake and few fused messages, however many layers there are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import Any
@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from lightning_saturation.covariance.moments import Moments, empty_sums, from_sums
-from lightning_saturation.covariance.ranks import all_reduce, gather, is_distributed, wire_device
+from lightning_saturation.covariance.ranks import (
+    all_reduce,
+    broadcast,
+    gather,
+    is_distributed,
+    pass_on,
+    rank_and_world,
+    wire_device,
+)
+from lightning_saturation.covariance.sketch import Sketch, empty_sketch, merge_sketches
 
 Widths = Mapping[str, int | None]
 
@@ -26,7 +35,12 @@ def agree(widths: Widths, *, group: Any = None) -> dict[str, int]:
     everyone: list[Widths] = gather(dict(widths), group)
     agreed: dict[str, int] = {}
     for rank, theirs in enumerate(everyone):
-        _check_same_layers(everyone[0], theirs, rank)
+        missing, extra = sorted(everyone[0].keys() - theirs.keys()), sorted(theirs.keys() - everyone[0].keys())
+        if missing or extra:
+            raise RuntimeError(
+                f"Expected every rank to track the same layers, but rank {rank} differs from rank 0:"
+                f" missing {missing}, additional {extra}. Build the model and choose the layers alike on all ranks."
+            )
         for name, width in theirs.items():
             if width is not None and agreed.setdefault(name, width) != width:
                 raise RuntimeError(
@@ -52,15 +66,6 @@ def _common_order(names: Iterable[str], everyone: Iterable[Widths]) -> list[str]
         return list(names)
 
 
-def _check_same_layers(first: Widths, theirs: Widths, rank: int) -> None:
-    missing, extra = sorted(first.keys() - theirs.keys()), sorted(theirs.keys() - first.keys())
-    if missing or extra:
-        raise RuntimeError(
-            f"Expected every rank to track the same layers, but rank {rank} differs from rank 0:"
-            f" missing {missing}, additional {extra}. Build the model and choose the layers alike on all ranks."
-        )
-
-
 def all_reduce_moments(
     moments: Mapping[str, Moments | None], *, group: Any = None, widths: Mapping[str, int] | None = None
 ) -> dict[str, Moments]:
@@ -73,7 +78,7 @@ def all_reduce_moments(
     """
     if widths is None:
         widths = agree({name: None if m is None else len(m.mean) for name, m in moments.items()}, group=group)
-    if not is_distributed(group):
+    if not widths or not is_distributed(group):
         return {name: m for name in widths if (m := moments[name]) is not None}
     device = wire_device(group)
     local = {
@@ -81,10 +86,12 @@ def all_reduce_moments(
         for name, width in widths.items()
     }
     parts = [torch.cat([m.samples[None], m.samples * m.mean]).to(device) for m in local.values()]
-    firsts = torch.split(_sum_over_ranks(parts, group), [1 + width for width in widths.values()])
+    firsts = torch.split(all_reduce(torch.cat(parts), group, in_place=True), [1 + width for width in widths.values()])
     common = [(part[0].round().long(), part[1:] / part[0].clamp(min=1)) for part in firsts]
     parts = [_scatter_about(m, mean, device) for m, (_, mean) in zip(local.values(), common, strict=True)]
-    scatters = torch.split(_sum_over_ranks(parts, group), [width * width for width in widths.values()])
+    scatters = torch.split(
+        all_reduce(torch.cat(parts), group, in_place=True), [width * width for width in widths.values()]
+    )
     reduced = {}
     for (name, own), (samples, mean), scatter in zip(local.items(), common, scatters, strict=True):
         home = own.mean.device
@@ -97,7 +104,47 @@ def _scatter_about(moments: Moments, mean: Tensor, device: torch.device) -> Tens
     return torch.addr(moments.scatter.to(device), offset, offset * moments.samples.to(device)).flatten()
 
 
-def _sum_over_ranks(parts: Sequence[Tensor], group: Any) -> Tensor:
-    if not parts:
-        return torch.zeros(0, dtype=torch.float64)
-    return all_reduce(torch.cat(list(parts)), group, in_place=True)
+def merge_over_ranks(
+    sketches: Mapping[str, Sketch | None], widths: Mapping[str, int], sizes: Mapping[str, int], *, group: Any = None
+) -> dict[str, Sketch]:
+    """Return the sketch of every layer over all ranks, bitwise the same on each; a collective call.
+
+    ``sketches`` holds the local ones, None where a rank has no rows; ``widths`` and ``sizes``, the same on all ranks,
+    say how wide each layer is and how many directions are kept. In round r every rank that is an odd multiple of 2^r
+    hands its sketches to the one 2^r below: log2(ranks) rounds, in which no rank holds more than two sets of sketches,
+    where gathering them would hold all.
+    """
+    local = {
+        name: own if (own := sketches[name]) is not None else empty_sketch(width, size=sizes[name])
+        for name, width in widths.items()
+    }
+    if not local or not is_distributed(group):
+        return local
+    rank, world = rank_and_world(group)
+    device = wire_device(group)
+    packed = _pack(local, device)
+    reach = 1
+    while reach < world:
+        place = rank % (2 * reach)
+        gives, takes = place == reach, place == 0 and rank + reach < world
+        theirs = pass_on(packed, group, to=rank - reach if gives else None, source=rank + reach if takes else None)
+        if theirs is not None:
+            mine, other = _unpack(packed, local), _unpack(theirs, local)
+            packed = _pack({name: merge_sketches(mine[name], other[name]) for name in widths}, device)
+        reach *= 2
+    merged = _unpack(broadcast(packed, 0, group), local)
+    return {name: Sketch(*(part.to(local[name].rows.device) for part in merged[name])) for name in widths}
+
+
+def _pack(sketches: Mapping[str, Sketch], device: torch.device) -> Tensor:
+    """Return all sketches as one float64 vector: a message has a latency, whatever its size."""
+    parts = [part.double().flatten().to(device) for sketch in sketches.values() for part in sketch]
+    return torch.cat(parts)
+
+
+def _unpack(packed: Tensor, like: Mapping[str, Sketch]) -> dict[str, Sketch]:
+    """Return the sketches in ``packed``, of the shapes that those in ``like`` have."""
+    parts = iter(torch.split(packed, [part.numel() for sketch in like.values() for part in sketch]))
+    return {
+        name: Sketch(*(next(parts).view(part.shape).to(part.dtype) for part in sketch)) for name, sketch in like.items()
+    }

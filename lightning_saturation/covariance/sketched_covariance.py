@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_saturation.covariance.reduction import agree
+from lightning_saturation.covariance.reduction import agree, merge_over_ranks
 from lightning_saturation.covariance.sketch import Sketch, add_to_sketch, empty_sketch, merge_sketches, sketch_size
 from lightning_saturation.covariance.sketch_bounds import dimension_bracket, estimated_eigenvalues
-from lightning_saturation.covariance.sketch_reduction import merge_over_ranks
 from lightning_saturation.covariance.spectrum import check_delta
-from lightning_saturation.covariance.state_metric import StateMetric, accumulation_device
+from lightning_saturation.covariance.state_metric import StateMetric, accumulation_device, check_rows
 
 
 class SketchedCovariance(StateMetric):
@@ -47,14 +46,11 @@ class SketchedCovariance(StateMetric):
 
     def update(self, x: Tensor, weight: int = 1) -> None:
         """Add rows ``x`` (samples, features), each as often as ``weight`` says."""
-        if x.ndim != 2 or not x.shape[1]:
-            raise ValueError(f"Expected `x` of shape (samples, features), got {tuple(x.shape)}.")
+        check_rows(x, len(self.shift))
         if not len(x):
             return
         if not len(self.shift):
             self._set(empty_sketch(x.shape[1], size=self.size, device=accumulation_device(x.device)))
-        if x.shape[1] != len(self.shift):
-            raise ValueError(f"Expected `x` with {len(self.shift)} features as before, got {x.shape[1]}.")
         for part in torch.split(x, len(self.rows)):
             sketch, skipped = add_to_sketch(self._sketch, part, weight=weight)
             self._set(sketch)

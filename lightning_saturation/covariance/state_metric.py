@@ -118,6 +118,16 @@ class PlottedMetric(StateMetric):
         return self._plot(val, ax)
 
 
+def check_rows(x: Any, features: int) -> None:
+    """Raise a ``TypeError`` or ``ValueError`` unless ``x`` is real rows of so many ``features``, 0 for any number."""
+    if not isinstance(x, Tensor) or x.is_complex() or x.dtype == torch.bool:
+        raise TypeError(f"Expected `x` to be a real tensor, got {getattr(x, 'dtype', type(x).__name__)}.")
+    if x.ndim != 2 or not x.shape[1]:
+        raise ValueError(f"Expected `x` of shape (samples, features), got {tuple(x.shape)}.")
+    if len(x) and features not in (0, x.shape[1]):
+        raise ValueError(f"Expected `x` with {features} features as before, got {x.shape[1]}.")
+
+
 def accumulation_device(device: torch.device) -> torch.device:
     """Return ``device``, or the CPU where ``device`` has no float64 (Apple's MPS)."""
     return torch.device("cpu") if device.type == "mps" else device

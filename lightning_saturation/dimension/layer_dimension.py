@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_saturation.covariance.eigenvalues import pca_eigenvalues
 from lightning_saturation.covariance.spectrum import check_delta, intrinsic_dimension
 from lightning_saturation.covariance.state_metric import accumulation_device
 from lightning_saturation.dimension.copies import without_copies
 from lightning_saturation.dimension.neighbours import two_nearest
-from lightning_saturation.dimension.pca import pca_eigenvalues
 from lightning_saturation.dimension.report import LayerDimension
 from lightning_saturation.dimension.two_nn import two_nn_estimate, two_nn_scales
 from lightning_saturation.dimension.two_nn_law import check_options, error_over_splits, estimate_from_nearest
@@ -27,14 +27,11 @@ class DimensionOptions:
     estimator: Literal["fit", "mle"] = "fit"
     per_class: bool = False
     scales: bool = False
-    splits: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
         check_options(self.discard, self.estimator)
-        if self.splits < 2:
-            raise ValueError(f"Expected `splits` of at least 2, got {self.splits}.")
 
 
 def layer_dimension(rows: Tensor, labels: Tensor, options: DimensionOptions) -> LayerDimension:
@@ -47,17 +44,17 @@ def layer_dimension(rows: Tensor, labels: Tensor, options: DimensionOptions) -> 
     points = without_copies(rows)
     nearest = two_nearest(points)
     notes = []
-    told: dict[str, float] = {}
-    duplicates, beyond = len(rows) - len(points), False
+    told: dict[str, Any] = {}
+    duplicates = len(rows) - len(points)
     law: Any = {"discard": options.discard, "estimator": options.estimator}
     try:
         estimate = estimate_from_nearest(nearest, duplicates=duplicates, **law)
     except ValueError as error:
         notes.append(str(error))
     else:
-        spread = error_over_splits(nearest, splits=options.splits, seed=options.seed, **law)
+        spread = error_over_splits(nearest, seed=options.seed, **law)
         told = {"two_nn": estimate.dimension, "standard_error": spread, "low": estimate.low, "high": estimate.high}
-        beyond = estimate.beyond_reach
+        told["lower_bound"] = estimate.beyond_reach
     classes, missing = _classes(rows, labels, options) if options.per_class else ({}, "")
     scales = two_nn_scales(rows, seed=options.seed, **law) if options.scales and told else []
     return LayerDimension(
@@ -67,7 +64,6 @@ def layer_dimension(rows: Tensor, labels: Tensor, options: DimensionOptions) -> 
         pca=intrinsic_dimension(pca_eigenvalues(rows), delta=options.delta) if len(rows) > 1 else math.nan,
         duplicates=duplicates,
         skipped=skipped,
-        lower_bound=beyond,
         classes=classes,
         scales=tuple((scale.points, scale.dimension, scale.standard_error) for scale in scales),
         note="; ".join(filter(None, [*notes, missing])),

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.evaluation import Batches, Forward
+from lightning_saturation.capture.evaluation import Batches, Forward, fresh_weights, with_weights
 from lightning_saturation.capture.masks import Mask
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling, check_pooling
-from lightning_saturation.capture.reinitialise import fresh_weights, with_weights
-from lightning_saturation.capture.select import check_output_layers, choose_output_layers
+from lightning_saturation.capture.select import CaptureOptions, check_output_layers, choose_output_layers
 from lightning_saturation.dimension.layer_dimension import DimensionOptions, input_rows, label_rows
 from lightning_saturation.dimension.report import INPUT, DimensionReport, LayerDimension
 from lightning_saturation.dimension.row_window import RowWindow
@@ -132,7 +131,17 @@ def _dimensions(
     left: set[str] | None = None
     while left is None or left:
         window = RowWindow((), samples=samples, max_bytes=max_bytes, seed=options.seed)
-        _run(data, model, called, capture, window, left)
+        record = partial(_record, window, left)
+        with data.over(model) as each, capture:
+            capture.record = record
+            for batch, (home,) in each:
+                window.labels, rows = label_rows(batch), input_rows(batch)
+                for again in capture.attempts(batch):
+                    if again:
+                        window.reset()
+                    if rows is not None:
+                        record(INPUT, rows)
+                    data.run(called, batch, home)
         if window.is_empty and order:
             raise ValueError(
                 "Expected `batches` that can be run more than once, such as a DataLoader or a list: the rows of"
@@ -149,25 +158,6 @@ def _dimensions(
     return {name: found[name] for name in order if name in found}
 
 
-def _run(
-    data: Batches,
-    model: nn.Module,
-    called: Callable[..., Any],
-    capture: Capture,
-    window: RowWindow,
-    only: set[str] | None,
-) -> None:
-    def record(name: str, rows: torch.Tensor) -> None:
-        if only is None or name in only:
-            window.add(name, rows)
-
-    with data.over(model) as each, capture:
-        capture.record = record
-        for batch, (home,) in each:
-            window.labels, rows = label_rows(batch), input_rows(batch)
-            for again in capture.attempts(batch):
-                if again:
-                    window.reset()
-                if rows is not None:
-                    record(INPUT, rows)
-                data.run(called, batch, home)
+def _record(window: RowWindow, only: set[str] | None, name: str, rows: torch.Tensor) -> None:
+    if only is None or name in only:
+        window.add(name, rows)

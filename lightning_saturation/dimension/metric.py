@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_saturation.covariance.ranks import gather_tensors
 from lightning_saturation.covariance.state_metric import PlottedMetric, accumulation_device
 from lightning_saturation.dimension.copies import without_copies
 from lightning_saturation.dimension.neighbours import merge_nearest, two_nearest
 from lightning_saturation.dimension.two_nn_law import FEWEST, TwoNNEstimate, check_options, estimate_from_nearest
-from lightning_saturation.dimension.two_nn_state import Anchors, gather_anchors, merge_anchors
+from lightning_saturation.dimension.two_nn_state import Anchors, merge_anchors
 
 
 class TwoNN(PlottedMetric):
@@ -128,7 +129,8 @@ class TwoNN(PlottedMetric):
         self._reduce_states(dict(incoming_state))
 
     def _merge_ranks(self, group: Any) -> None:
-        self._set(merge_anchors(gather_anchors(self._get(Anchors), group=group), shared=self.shared))
+        states = [Anchors(*each) for each in gather_tensors(self._get(Anchors), group)]
+        self._set(merge_anchors(states, shared=self.shared))
 
 
 def _checked_rows(anchors: Tensor) -> Tensor:

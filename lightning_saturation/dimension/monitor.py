@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
 from lightning_saturation.capture.masks import Mask
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling, check_pooling
-from lightning_saturation.capture.select import choose_output_layers
+from lightning_saturation.capture.select import CaptureOptions, choose_output_layers
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.dimension.layer_dimension import DimensionOptions, input_rows, label_rows
@@ -24,7 +23,7 @@ from lightning_saturation.dimension.report import INPUT, DimensionReport
 from lightning_saturation.dimension.row_window import RowWindow
 from lightning_saturation.dimension.two_nn_law import FEWEST
 from lightning_saturation.drawing.windows import windows_of
-from lightning_saturation.loggers.write import layer_key, write_figure, write_table
+from lightning_saturation.loggers.dispatch import layer_key, write_figure, write_table
 from lightning_saturation.training.instrument import Measured
 from lightning_saturation.training.layer_monitor import LayerMonitor
 

@@ -1,4 +1,4 @@
-"""The dimension of the data over the depth of a network, over training, and against accuracy."""
+"""The dimension of the data over the depth of a network, and over training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from lightning_saturation.dimension.report import DimensionReport, LayerDimension
 from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.labels import fitting_names
-from lightning_saturation.drawing.point_names import name_points
 
 LOWER_BOUND = "lower bound: too few samples"
 _MOST_NAMES = 30  # there are two panels
@@ -80,27 +79,6 @@ def dimension_history_figure(reports: Sequence[DimensionReport], *, most: int = 
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=canvas.LABEL_SIZE, frameon=False)
     panels[-1].locator_params(axis="x", integer=True)
     panels[-1].set_xlabel("epoch")
-    return figure
-
-
-def dimension_accuracy_figure(
-    dimensions: Mapping[str, float], accuracies: Mapping[str, float], *, correlation: float = math.nan
-) -> Figure:
-    """Return accuracy over the dimension of the last hidden layer, one named point per network.
-
-    Source: Ansuini et al., 2019, figure 4.
-    """
-    figure = canvas.new_figure(6.4, 4.4)
-    axes = figure.subplots()
-    points = [(dimension, accuracies[name]) for name, dimension in dimensions.items()]
-    axes.plot([x for x, _ in points], [y for _, y in points], "o", color=OWN, ms=5)
-    axes.set_xlabel("TwoNN dimension of the last hidden layer")
-    axes.set_ylabel("accuracy on test images")
-    axes.margins(0.15)
-    told = "" if math.isnan(correlation) else f", r = {correlation:.2f}"
-    axes.set_title(f"{len(dimensions)} networks{told}", fontsize=10)
-    axes.grid(alpha=0.3)
-    name_points(figure, axes, [x for x, _ in points], [y for _, y in points], list(dimensions))
     return figure
 
 

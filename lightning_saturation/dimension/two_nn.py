@@ -110,15 +110,9 @@ def two_nn_scales(
             nearest = two_nearest(x[subset])
             if (nearest[:, 0] > 0).sum() >= FEWEST:
                 told.append(estimate_from_nearest(nearest, discard=discard, estimator=estimator))
+        dimensions = [estimate.dimension for estimate in told]
         if told:
-            scales.append(_scale(size, told))
+            spread = statistics.stdev(dimensions) / len(told) ** 0.5 if len(told) > 1 else told[0].standard_error
+            scales.append(TwoNNScale(size, statistics.fmean(dimensions), spread, len(told)))
         parts *= 2
     return scales
-
-
-def _scale(points: int, estimates: list[TwoNNEstimate]) -> TwoNNScale:
-    dimensions = [estimate.dimension for estimate in estimates]
-    if len(estimates) == 1:
-        return TwoNNScale(points, dimensions[0], estimates[0].standard_error, 1)
-    error = statistics.stdev(dimensions) / len(dimensions) ** 0.5
-    return TwoNNScale(points, statistics.fmean(dimensions), error, len(dimensions))

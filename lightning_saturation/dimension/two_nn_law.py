@@ -11,7 +11,7 @@ import torch
 from scipy.special import gammaincinv, ndtri
 from torch import Tensor
 
-from lightning_saturation.arguments import check_share
+from lightning_saturation.arguments import check_choice, check_share
 from lightning_saturation.shapes import Float
 
 FEWEST = 5  # points with two distinct neighbours; an estimate from fewer has an error as large as itself
@@ -47,8 +47,7 @@ class TwoNNEstimate(NamedTuple):
 def check_options(discard: Any, estimator: Any, confidence: Any = 0.95) -> None:
     """Raise a ``ValueError`` for an option that no estimate can be made with."""
     check_share("discard", discard, zero=True, one=False)
-    if estimator not in ("fit", "mle"):
-        raise ValueError(f"Expected `estimator` to be 'fit' or 'mle', got {estimator!r}.")
+    check_choice("estimator", estimator, ("fit", "mle"))
     check_share("confidence", confidence, one=False)
 
 

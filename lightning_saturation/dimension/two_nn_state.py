@@ -1,14 +1,13 @@
-"""Points with their two nearest distances: how they grow, merge, and travel between ranks."""
+"""Points with their two nearest distances: how they grow and merge."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_saturation.covariance.ranks import broadcast, gather, rank_and_world
 from lightning_saturation.dimension.copies import first_of_copies, row_keys
 from lightning_saturation.dimension.neighbours import find_two_nearest
 
@@ -27,11 +26,6 @@ class Anchors(NamedTuple):
     keys: Tensor
     samples: Tensor
     duplicates: Tensor
-
-    @property
-    def overflown(self) -> bool:
-        """Whether rows were seen that are not kept, so that new anchors could not be measured against them."""
-        return int(self.samples - self.duplicates) > len(self.anchors)
 
     def moved(self, device: torch.device) -> Anchors:
         """Return the same on ``device``."""
@@ -56,7 +50,11 @@ class Anchors(NamedTuple):
         if bool(kept.any()):
             state = state.extended(rows[kept])
         others = new & ~kept
-        return state.meeting(rows[others], keys[others])
+        if not bool(others.any()):
+            return state
+        nearest, which = find_two_nearest(state.anchors, rows[others])
+        named = torch.where(which < 0, -1, keys[others][which.to(keys.device)])
+        return state.closer(nearest.to(state.nearest), named)
 
     def extended(self, rows: Tensor) -> Anchors:
         """Return the state with ``rows``, of which none is a neighbour yet, as further anchors."""
@@ -66,13 +64,6 @@ class Anchors(NamedTuple):
         return self._replace(
             anchors=anchors, nearest=torch.cat([self.nearest, unseen]), keys=torch.cat([self.keys, nothing])
         )
-
-    def meeting(self, rows: Tensor, keys: Tensor) -> Anchors:
-        """Return the state after different ``rows`` that are no anchors."""
-        if not len(rows):
-            return self
-        nearest, which = find_two_nearest(self.anchors, rows)
-        return self.closer(nearest.to(self.nearest), torch.where(which < 0, -1, keys[which.to(keys.device)]))
 
     def closer(self, nearest: Tensor, keys: Tensor) -> Anchors:
         """Return the state with the two nearest of its own and of others' neighbours, a row among both only once."""
@@ -94,7 +85,8 @@ def merge_anchors(states: Sequence[Anchors], *, shared: bool) -> Anchors:
     states = [state for state in states if len(state.anchors)] or [states[0]]
     if len(widths := {state.anchors.shape[1] for state in states}) > 1:
         raise RuntimeError(f"Expected rows of the same width everywhere, got {sorted(widths)} features.")
-    full = [state for state in states if state.overflown]
+    # Those that saw rows which they do not keep, so that new anchors could not be measured against them.
+    full = [state for state in states if int(state.samples - state.duplicates) > len(state.anchors)]
     if len(full) > 1:
         raise RuntimeError(
             f"Expected at most one of the merged TwoNN metrics to have seen more rows than its anchors, got {len(full)}"
@@ -121,21 +113,3 @@ def _merge_shared(states: Sequence[Anchors]) -> Anchors:
             samples=merged.samples + state.samples - len(state.anchors), duplicates=merged.duplicates + state.duplicates
         )
     return merged
-
-
-def gather_anchors(state: Anchors, *, group: Any = None) -> list[Anchors]:
-    """Return the states of all ranks, in order of rank; a collective call. Shards may be uneven or empty."""
-    me, _ = rank_and_world(group)
-    home = state.anchors.device
-    gathered = []
-    heads = gather((tuple(state.anchors.shape), state.anchors.dtype, int(state.samples), int(state.duplicates)), group)
-    for rank, (shape, dtype, samples, duplicates) in enumerate(heads):
-        # One broadcast for each rank, not a padded gather: shards are uneven, and nothing is sent for an empty one.
-        anchors = state.anchors if rank == me else torch.empty(shape, dtype=dtype, device=home)
-        nearest = state.nearest if rank == me else torch.empty(shape[0], 2, dtype=torch.float64, device=home)
-        keys = state.keys if rank == me else torch.empty(shape[0], 2, dtype=torch.int64, device=home)
-        if shape[0]:
-            anchors, nearest, keys = (broadcast(part, rank, group) for part in (anchors, nearest, keys))
-        counts = torch.tensor(samples), torch.tensor(duplicates)
-        gathered.append(Anchors(anchors, nearest, keys, *counts).moved(home))
-    return gathered

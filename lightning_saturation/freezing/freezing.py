@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_saturation.arguments import check_count, check_name, check_patterns, check_share
+from lightning_saturation.arguments import check_choice, check_count, check_name, check_patterns, check_share
 from lightning_saturation.covariance.ranks import LOCAL, gather
 from lightning_saturation.freezing.blocks import Freezer, find_blocks
 from lightning_saturation.saturation.monitor import SaturationMonitor
@@ -71,14 +71,16 @@ class FreezeTraining(Monitor[None]):
         window: int = 5,
         name: str = "freeze",
     ) -> None:
-        if schedule not in ("linear", "converged"):
-            raise ValueError(f"Expected `schedule` 'linear' or 'converged', got {schedule!r}.")
+        check_choice("schedule", schedule, ("linear", "converged"))
+        if isinstance(blocks, str) or not isinstance(blocks, Sequence | None):
+            raise TypeError(f"Expected `blocks` to be a list of names or globs, or of lists of them, got {blocks!r}.")
         super().__init__(name=name)
         self.until = check_share("until", until)
         self.tolerance = check_share("tolerance", tolerance, one=False)
         self.patience = check_count("patience", patience)
         self.window = check_count("window", window)
-        self.schedule, self.blocks, self.monitor = schedule, _checked(blocks), check_name(monitor, "monitor")
+        self.schedule, self.monitor = schedule, check_name(monitor, "monitor")
+        self.blocks = blocks and [check_patterns("blocks", block, optional=False) for block in blocks]
         self.meets_in_batches = schedule == "linear"
         self.history = []
         self._freezer: Freezer | None = None
@@ -211,14 +213,6 @@ class FreezeTraining(Monitor[None]):
             f"Expected a monitor called {self.monitor!r} among the Trainer's callbacks for `schedule='converged'`."
             " Add `SimilarityMonitor()`, or `SaturationMonitor()` with `monitor='saturation'`."
         )
-
-
-def _checked(blocks: Any) -> Any:
-    if blocks is None:
-        return None
-    if isinstance(blocks, str) or not isinstance(blocks, Sequence):
-        raise TypeError(f"Expected `blocks` to be a list of names or globs, or of lists of them, got {blocks!r}.")
-    return [check_patterns("blocks", block, optional=False) for block in blocks]
 
 
 def _complete(source: SaturationMonitor) -> list[SaturationReport]:

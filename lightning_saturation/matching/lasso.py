@@ -79,7 +79,8 @@ def sparse_mapping(
     if held_out is not None:
         gram, target = _standardised(held_out)
     varies = judge.yy.diagonal() > 0
-    errors = torch.stack([_half_error(gram, target, w) for w in weights])[:, varies]
+    # Half the mean squared error of each target unit, of unit variance.
+    errors = 0.5 * (1 + (weights * (gram @ weights - 2 * target)).sum(1)).clamp(min=0)[:, varies]
     penalties = torch.tensor(decays, dtype=torch.float64, device=gram.device)
     return SparseMapping(penalties, errors.mean(1), weights)
 
@@ -87,11 +88,6 @@ def sparse_mapping(
 def _standardised(pair: PairMoments) -> tuple[Tensor, Tensor]:
     """Return the products of the units of ``x`` with each other and with those of ``y``, all of unit variance."""
     return unit_correlation(Moments(pair.samples, pair.xx.diagonal(), pair.xx)), unit_correlation(pair)
-
-
-def _half_error(gram: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Return half the mean squared error of each target unit of unit variance."""
-    return 0.5 * (1 + (weights * (gram @ weights - 2 * target)).sum(0)).clamp(min=0)
 
 
 def _least_squares(gram: Tensor, target: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_saturation.capture.evaluation import Batches, Forward
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling, check_pooling
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.covariance.moments import Moments, ShiftedSums, add_rows, empty_sums, from_sums, merge_moments
 from lightning_saturation.matching.lasso import sparse_mapping
 from lightning_saturation.matching.report import ConvergentLearning, LayerMatch

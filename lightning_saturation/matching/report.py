@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_saturation.drawing.tabulated import Table, Tabulated
 from lightning_saturation.matching.lasso import SparseMapping
+from lightning_saturation.matching.plots import loss_figure, match_figure
 from lightning_saturation.matching.units import Matching
 
 
@@ -41,8 +42,6 @@ class LayerMatch:
 
     def plot(self, *, title: str = "") -> Figure:
         """Return a matplotlib figure: correlations in natural and in matched order, and those of the pairs."""
-        from lightning_saturation.matching.plots import match_figure
-
         return match_figure(self, title=title)
 
 
@@ -84,8 +83,6 @@ class ConvergentLearning(Tabulated):
 
     def plot(self) -> Figure:
         """Return a matplotlib figure of the sparse-mapping loss over decay, a line per layer."""
-        from lightning_saturation.matching.plots import loss_figure
-
         return loss_figure(self)
 
     def __repr__(self) -> str:

@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_saturation.arguments import check_count
-from lightning_saturation.operators.arpack import largest_eigenpairs
-from lightning_saturation.operators.chebyshev import chebyshev_moments, cumulative_counts
+from lightning_saturation.arguments import check_choice, check_count
 from lightning_saturation.operators.histogram import Histogram, binned
-from lightning_saturation.operators.linear_map import LinearMap
-from lightning_saturation.operators.products import Gram, OutOfTime, eigen_seconds
+from lightning_saturation.operators.krylov import chebyshev_moments, cumulative_counts, largest_eigenpairs
+from lightning_saturation.operators.linear_map import Gram, LinearMap, OutOfTime, eigen_seconds
 
 EXACT_SIZE = 4096
 """Up to this size the exact path is cheaper than probes enough for an equally good histogram."""
@@ -193,8 +191,7 @@ def check_options(*, method: Any = "auto", seconds: Any = None, **counts: Any) -
         name: check_count(name, value, least=least.get(name, 1), optional=name == "probes")
         for name, value in counts.items()
     }
-    if method not in ("auto", "exact", "stochastic"):
-        raise ValueError(f"Expected `method` 'auto', 'exact' or 'stochastic', got {method!r}.")
+    check_choice("method", method, ("auto", "exact", "stochastic"))
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | None):
         raise TypeError(f"Expected `seconds` to be a number or None, got {seconds!r}.")
     if seconds is not None and not seconds > 0:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
+from lightning_saturation.capture.hooks import CONVOLUTIONS
 from lightning_saturation.operators.circular import circular_eigenvalues, circular_work
 from lightning_saturation.operators.convolution_geometry import Geometry, convolution_geometry
 from lightning_saturation.operators.linear_map import LinearMap, MatrixOperator
 from lightning_saturation.shapes import Float
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-OPERATOR_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
+OPERATOR_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS)
 
 
 class LayerOperator:
@@ -157,11 +157,5 @@ class LayerOperator:
             return product(torch.as_tensor(columns.T.copy()).to(self.weight)).cpu().numpy().T
 
         forward, adjoint = partial(through, self.matvec), partial(through, self.rmatvec)
-        return linalg.LinearOperator(
-            self.shape,
-            matvec=lambda x: forward(x.reshape(-1)),
-            rmatvec=lambda y: adjoint(y.reshape(-1)),
-            matmat=forward,
-            rmatmat=adjoint,
-            dtype=str(self.dtype).removeprefix("torch."),
-        )
+        dtype = str(self.dtype).removeprefix("torch.")
+        return linalg.LinearOperator(self.shape, forward, adjoint, forward, dtype, rmatmat=adjoint)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm  # comes with lightning
 
 from lightning_saturation.capture.evaluation import Batches, evaluating
-from lightning_saturation.capture.input_shapes import input_shapes
+from lightning_saturation.capture.hooks import input_shapes
 from lightning_saturation.capture.select import select_layers
 from lightning_saturation.covariance.ranks import LOCAL, gather, rank_and_world, share_by_cost, together
 from lightning_saturation.operators.density import EXACT_SIZE, check_options, eigenvalue_histogram

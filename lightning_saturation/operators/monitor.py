@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_saturation.arguments import check_count, check_flag, check_patterns
-from lightning_saturation.capture.input_shapes import input_shapes
+from lightning_saturation.capture.hooks import input_shapes
 from lightning_saturation.covariance.ranks import gather
-from lightning_saturation.loggers.write import layer_key, write_figure, write_table
+from lightning_saturation.loggers.dispatch import layer_key, write_figure, write_table
 from lightning_saturation.operators.density import check_options
 from lightning_saturation.operators.measure import operator_layers, spectra_over_ranks
 from lightning_saturation.operators.plots import evolution_figure, histogram_figure, norms_figure
@@ -36,7 +36,8 @@ class SpectrumMonitor(Monitor[SpectrumReport]):
     :class:`SpectrumReport` joins ``reports`` and ``{name}/largest_eigenvalue/layers/{layer}``, the same of
     ``stable_rank`` and ``decay_exponent``, are logged; when fitting ends, pictures of the last histograms, of norms
     over training and of the evolution of layers, and a table. Ranks share the layers and get the same numbers to the
-    last bit. No random number is drawn from a generator of the user's.
+    last bit. No random number is drawn from a generator of the user's. ``bins``, ``spikes``, ``probes`` and ``degree``
+    are those of :func:`~lightning_saturation.functional.eigenvalue_histogram`.
 
     Args:
         layers: names or globs to measure, None for all linear and convolutional ones; see :func:`select_layers`.
@@ -44,10 +45,6 @@ class SpectrumMonitor(Monitor[SpectrumReport]):
         every_n_epochs: epochs between two measurements. The last epoch is always measured.
         seconds: time budget of one measurement, None for none. Layers that do not fit get a coarser histogram, or none
             and a reason in the report's ``missing``.
-        bins: see :func:`~lightning_saturation.functional.eigenvalue_histogram`, as for the options that follow.
-        spikes: largest eigenvalues found one by one.
-        probes: random vectors, None for as many as the layer's size asks for.
-        degree: of the polynomials.
         seed: of the random vectors; the same ones at each measurement, so that differences are the network's.
         progress: whether to show a bar while measuring.
         name: first part of the keys.
@@ -88,7 +85,6 @@ class SpectrumMonitor(Monitor[SpectrumReport]):
         self.log_layers = check_flag("log_layers", log_layers)
         self.progress = check_flag("progress", progress)
         self._watched: ExitStack | None = None
-        self._seen: dict[str, set[tuple[int, ...]]] = {}
         self._warned: set[tuple[str, str]] = set()
         self._shapes: dict[str, set[tuple[int, ...]]] = {}
 
@@ -112,7 +108,7 @@ class SpectrumMonitor(Monitor[SpectrumReport]):
         if stage == "train" and not self._shapes and self._watched is None:
             layers = operator_layers(pl_module, self.layers, self.exclude)
             with ExitStack() as stack:
-                self._seen = stack.enter_context(input_shapes(pl_module, layers))
+                self._shapes = stack.enter_context(input_shapes(pl_module, layers))
                 self._watched = stack.pop_all()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -125,7 +121,7 @@ class SpectrumMonitor(Monitor[SpectrumReport]):
     def _look_away(self) -> None:
         if self._watched is not None:
             self._watched.close()
-            self._watched, self._shapes = None, self._seen
+            self._watched = None
 
     def _leave(self) -> None:
         self._look_away()

@@ -10,9 +10,8 @@ from torch import nn
 
 from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.masks import Mask
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling, check_pooling
-from lightning_saturation.capture.select import check_output_layers
+from lightning_saturation.capture.select import CaptureOptions, check_output_layers
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.covariance.spectrum import check_delta

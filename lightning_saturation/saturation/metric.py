@@ -31,9 +31,8 @@ class Saturation(PlottedMetric, Covariance):
     plot_upper_bound = 1.0
 
     def __init__(self, delta: float = 0.99, **kwargs: Any) -> None:
-        spectrum.check_delta(delta)
         super().__init__(**kwargs)
-        self.delta = delta
+        self.delta = spectrum.check_delta(delta)
 
     def compute(self) -> Tensor:
         """Return the saturation over all ranks."""

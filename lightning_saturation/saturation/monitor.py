@@ -14,19 +14,18 @@ from matplotlib.figure import Figure
 
 from lightning_saturation.arguments import check_flag, check_folder, check_patterns
 from lightning_saturation.capture.masks import Mask
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling, check_pooling
-from lightning_saturation.capture.select import check_output_layers
+from lightning_saturation.capture.select import CaptureOptions, check_output_layers
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.covariance.accumulation import CovarianceKind, MaxSamples, accumulation
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.drawing.windows import windows_of
-from lightning_saturation.loggers.write import layer_key
+from lightning_saturation.loggers.dispatch import layer_key
 from lightning_saturation.saturation.plots.verdict import verdict_figure
-from lightning_saturation.saturation.report.convergence import settling
 from lightning_saturation.saturation.report.diagnosis import Diagnosis
 from lightning_saturation.saturation.report.history import from_state, to_state, without_eigenvalues
 from lightning_saturation.saturation.report.report import SaturationReport
+from lightning_saturation.saturation.report.windows import settling
 from lightning_saturation.saturation.window import Window, report_of, saturation_tracker
 from lightning_saturation.saturation.writing import write_reports, write_window
 from lightning_saturation.stopping.settled import Settling

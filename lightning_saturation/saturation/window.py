@@ -9,19 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.row_kinds import Rows
-from lightning_saturation.capture.select import choose_output_layers
+from lightning_saturation.capture.select import CaptureOptions, choose_output_layers
 from lightning_saturation.capture.tracker import LayerTracker
 from lightning_saturation.capture.window import LayerWindow
 from lightning_saturation.covariance.accumulation import WIDEST_EXACT, Accumulation, accumulation
 from lightning_saturation.covariance.eigenvalues import eigenvalues_of_few, eigenvalues_over_ranks
 from lightning_saturation.covariance.moments import Moments
 from lightning_saturation.covariance.ranks import all_reduce, gather, is_distributed
-from lightning_saturation.covariance.reduction import agree, all_reduce_moments
+from lightning_saturation.covariance.reduction import agree, all_reduce_moments, merge_over_ranks
 from lightning_saturation.covariance.row_buffer import RowBuffer
 from lightning_saturation.covariance.sketch import sketch_size
-from lightning_saturation.covariance.sketch_reduction import merge_over_ranks
 from lightning_saturation.saturation.report.layer import LayerStatistics, with_rows
 from lightning_saturation.saturation.report.report import SaturationReport
 
@@ -30,11 +28,11 @@ class Window(LayerWindow):
     """What the layers called ``names`` put out since the last ``reset``, kept as ``accumulation`` says."""
 
     quantity = "saturation"
+    _kept: dict[str, RowBuffer]
 
     def __init__(self, names: Sequence[str], accumulation: Accumulation = Accumulation()) -> None:  # noqa: B008
         super().__init__(names)
         self._accumulation = accumulation
-        self._buffers: dict[str, RowBuffer] = {}
 
     def statistics(self, *, delta: float, group: Any = None) -> dict[str, LayerStatistics]:
         """Return the statistics of every layer that any rank saw, the same on all ranks; a collective call.
@@ -44,12 +42,12 @@ class Window(LayerWindow):
         """
         seen = [name for name in self.order if name in self.seen]
         unseen = [name for name in self.names if name not in self.seen]
-        widths = agree({**{name: self._buffers[name].features for name in seen}, **dict.fromkeys(unseen)}, group=group)
+        widths = agree({**{name: self._kept[name].features for name in seen}, **dict.fromkeys(unseen)}, group=group)
         wide = {name: width for name, width in widths.items() if self._accumulation.sketches(width)}
         exact = {name: width for name, width in widths.items() if name not in wide}
         few = {} if is_distributed(group) else self._few(exact)
         many = {name: width for name, width in exact.items() if name not in few}
-        local = {name: self._buffers[name] if name in self.seen else None for name in widths}
+        local = {name: self._kept[name] if name in self.seen else None for name in widths}
         moments = all_reduce_moments(
             {name: b.moments() if (b := local[name]) else None for name in many}, group=group, widths=many
         )
@@ -72,25 +70,18 @@ class Window(LayerWindow):
         }
 
     def _keep(self, name: str, rows: Tensor) -> bool:
-        if name not in self._buffers:
-            self._buffers[name] = RowBuffer(self._accumulation)
-        self._buffers[name].add(rows, batches=self.batches)
+        if name not in self._kept:
+            self._kept[name] = RowBuffer(self._accumulation)
+        self._kept[name].add(rows, batches=self.batches)
         return bool(rows.shape[:-1].numel())
 
-    def _layer_state(self, name: str) -> dict[str, Any]:
-        return self._buffers[name].to_state()
-
     def _load_layer(self, name: str, state: Mapping[str, Any]) -> None:
-        self._buffers[name] = RowBuffer(self._accumulation)
-        self._buffers[name].load_state(state)
-
-    def _forget(self) -> None:
-        for buffer in self._buffers.values():
-            buffer.reset()
+        self._kept[name] = RowBuffer(self._accumulation)
+        self._kept[name].load_state(state)
 
     def _few(self, exact: Iterable[str]) -> dict[str, _Few]:
         """Return the rows of the layers that have fewer of them than features, which need no covariance."""
-        few = {name: self._buffers[name].few() for name in exact if name in self.seen}
+        few = {name: self._kept[name].few() for name in exact if name in self.seen}
         kept = {name: (rows, rows.isfinite().all(1)) for name, rows in few.items() if rows is not None}
         return {name: _Few(rows[finite], int((~finite).sum())) for name, (rows, finite) in kept.items()}
 
@@ -99,7 +90,7 @@ class Window(LayerWindow):
         counts = torch.zeros(len(names), 2, dtype=torch.int64)
         for index, name in enumerate(names):
             if name in self.seen:
-                counts[index] = torch.tensor([self._buffers[name].taken, self._buffers[name].skipped])
+                counts[index] = torch.tensor([self._kept[name].taken, self._kept[name].skipped])
         counts = all_reduce(counts, group)
         return {name: _Counts(*pair) for name, pair in zip(names, counts.tolist(), strict=True)}
 

@@ -20,9 +20,8 @@ from lightning_saturation.drawing.windows import windows_of
 from lightning_saturation.loggers.adapter import Sink
 from lightning_saturation.loggers.dispatch import attempt, to_each
 from lightning_saturation.loggers.tabular import to_csv
-from lightning_saturation.saturation.plots.heatmap import heatmap_figure
-from lightning_saturation.saturation.plots.spectrum import report_spectra, spectrum_figure
 from lightning_saturation.saturation.plots.verdict import verdict_figure
+from lightning_saturation.saturation.plots.windows import heatmap_figure, report_spectra, spectrum_figure
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.report.windows import by_stage, records
 

@@ -138,7 +138,7 @@ def class_similarity(
     """
     pair = as_pair(x, logits)
     white = whiten(pair.xx, delta=delta)
-    _warn_if_few_samples(int(pair.samples), white.shape[1], 1)
+    warn_if_few_samples(int(pair.samples), white.shape[1], 1)
     variance = pair.yy.diagonal()
     varies = variance > 0
     explained = (white.T @ pair.xy).norm(dim=0) / torch.where(varies, variance, 1.0).sqrt()
@@ -148,7 +148,7 @@ def class_similarity(
 def correlate(pair: PairMoments, x_white: Tensor, y_white: Tensor) -> CCA:
     """Return CCA given whitening directions of both sides, which many pairs may share."""
     left, correlations, right = torch.linalg.svd(x_white.T @ pair.xy @ y_white, full_matrices=False)
-    _warn_if_few_samples(int(pair.samples), x_white.shape[1], y_white.shape[1])
+    warn_if_few_samples(int(pair.samples), x_white.shape[1], y_white.shape[1])
     return CCA(
         correlations=correlations.clamp(0, 1),
         x_directions=x_white @ left,
@@ -205,7 +205,8 @@ def _weighted_mean(correlations: Tensor, projections: Float[Tensor, "features pa
     return mean
 
 
-def _warn_if_few_samples(samples: int, x_kept: int, y_kept: int) -> None:
+def warn_if_few_samples(samples: int, x_kept: int, y_kept: int) -> None:
+    """Warn where correlations of so many directions of ``samples`` say nothing."""
     # Centred values of n samples live in n − 1 dimensions, where subspaces of k and m dimensions must intersect in
     # k + m − (n − 1) of them: those correlations are 1 for any data.
     forced = min(x_kept + y_kept - (samples - 1), x_kept, y_kept)

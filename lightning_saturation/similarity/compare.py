@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
+from lightning_saturation.arguments import check_choice
 from lightning_saturation.capture.evaluation import Batches, Forward
 from lightning_saturation.capture.masks import Mask, check_mask
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling, check_pooling
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.covariance.ranks import LOCAL, together
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.similarity.comparison import Comparison
 from lightning_saturation.similarity.report import SimilarityMatrix
-from lightning_saturation.similarity.views import Method, Outputs, check_method, outputs_of
+from lightning_saturation.similarity.views import Method, Outputs, outputs_of
 
 DEFAULT_DELTA = {"svcca": 0.99}
 
@@ -83,7 +84,7 @@ def compare_representations(
     >>> matrix.rows, round(matrix["2", "2"], 6)
     (('0', '2'), 1.0)
     """
-    method = check_method(method)
+    check_choice("method", method, get_args(Method))
     pooling = check_pooling(pooling)
     delta = DEFAULT_DELTA.get(method) if delta is None else check_delta(delta)
     as_maps = method == "dft_cca" or pooling == "positions"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_saturation.covariance.spectrum import check_delta, intrinsic_dimension
 from lightning_saturation.shapes import Float, Int
-from lightning_saturation.similarity.cca import RESIDUE, unit_scale
+from lightning_saturation.similarity.cca import RESIDUE, unit_scale, warn_if_few_samples
 
 
 class FrequencyMoments(NamedTuple):
@@ -91,7 +91,8 @@ def correlate_frequencies(
     """Return CCA at every frequency given ``whiten_frequencies`` of both sides, which many pairs may share."""
     kept = torch.minimum(x_white[1], y_white[1])
     correlations = torch.linalg.svdvals(x_white[0].mH @ cross @ y_white[0]).clamp(0, 1)
-    _warn_if_few_samples(samples, x_white[1], y_white[1])
+    most = int((x_white[1] + y_white[1]).argmax())  # of the frequency that asks for most samples
+    warn_if_few_samples(samples, int(x_white[1].flatten()[most]), int(y_white[1].flatten()[most]))
     return FrequencyCCA(correlations, kept, weights, (correlations.sum(-1) * weights).sum() / (kept * weights).sum())
 
 
@@ -199,13 +200,3 @@ def whiten_frequencies(scatter: Tensor, weights: Tensor, *, delta: float | None 
         if needed:
             keep &= eigenvalues >= everywhere.sort(descending=True).values[needed - 1]
     return scale[:, None] * vectors * torch.where(keep, eigenvalues, torch.inf).rsqrt()[..., None, :], keep.sum(-1)
-
-
-def _warn_if_few_samples(samples: int, x_kept: Tensor, y_kept: Tensor) -> None:
-    forced = torch.minimum(x_kept + y_kept - (samples - 1), torch.minimum(x_kept, y_kept))
-    if int(forced.max()) > 0:
-        warnings.warn(
-            f"{samples} samples are too few for {int(x_kept.max())} and {int(y_kept.max())} channels:"
-            f" {int(forced.max())} canonical correlations of a frequency are 1 whatever the data.",
-            stacklevel=4,
-        )

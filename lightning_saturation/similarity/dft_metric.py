@@ -1,12 +1,14 @@
-"""DFT-CCA of feature maps as a metric."""
+"""DFT-CCA of feature maps as a metric, and its state over all ranks."""
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_saturation.covariance.ranks import gather, gather_tensors
 from lightning_saturation.covariance.spectrum import check_delta
 from lightning_saturation.covariance.state_metric import PlottedMetric, accumulation_device
 from lightning_saturation.similarity.dft import (
@@ -16,7 +18,6 @@ from lightning_saturation.similarity.dft import (
     frequency_moments,
     merge_frequency_moments,
 )
-from lightning_saturation.similarity.dft_reduction import all_reduce_frequency_moments, described, shape_of
 
 
 class DFTCCA(PlottedMetric):
@@ -71,8 +72,8 @@ class DFTCCA(PlottedMetric):
 
     def _merge(self, theirs: FrequencyMoments) -> None:
         ours = self._moments
-        if ours is not None and shape_of(ours) != shape_of(theirs):
-            raise ValueError(f"Expected maps with {described(ours)} as before, got {described(theirs)}.")
+        if ours is not None and (before := _shape_of(ours)) != (now := _shape_of(theirs)):
+            raise ValueError(f"Expected maps with {_described(*before)} as before, got {_described(*now)}.")
         self._set(theirs if ours is None else merge_frequency_moments(ours, theirs))
 
     def _set(self, state: NamedTuple) -> None:
@@ -86,6 +87,21 @@ class DFTCCA(PlottedMetric):
             self._merge(theirs)
 
     def _merge_ranks(self, group: Any) -> None:
-        merged = all_reduce_frequency_moments(self._moments, group=group)
-        if merged is not None:
-            self._set(merged)
+        shapes = gather(None if (own := self._moments) is None else _shape_of(own), group)
+        seen = {rank: _described(*shape) for rank, shape in enumerate(shapes) if shape is not None}
+        if len(set(seen.values())) > 1:
+            raise RuntimeError(f"Expected maps of the same shape on every rank, got {seen} by rank.")
+        everyone = (FrequencyMoments(*each) for each in gather_tensors(self._get(FrequencyMoments), group))
+        if seen:
+            self._set(reduce(merge_frequency_moments, (each for each in everyone if each.weights.numel())))
+
+
+def _shape_of(moments: FrequencyMoments) -> tuple[int, int, int, int]:
+    """Return height, width and the channels of both sides."""
+    height, _, channels = moments.mean.shape
+    x_channels = int(moments.x_channels)
+    return height, int(moments.weights[0].sum()), x_channels, channels - x_channels
+
+
+def _described(height: int, width: int, x_channels: int, y_channels: int) -> str:
+    return f"{x_channels} and {y_channels} channels of {height}×{width}"

@@ -11,20 +11,20 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from lightning_saturation.arguments import check_count, check_flag, check_shares
+from lightning_saturation.arguments import check_choice, check_count, check_flag, check_shares
 from lightning_saturation.capture.evaluation import Forward
 from lightning_saturation.capture.masks import Mask
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Pooling
 from lightning_saturation.capture.represent import PROBE_POOLINGS, Rows
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.covariance.spectrum import check_delta
-from lightning_saturation.loggers.write import layer_key, write_figure, write_table
+from lightning_saturation.loggers.dispatch import layer_key, write_figure, write_table
 from lightning_saturation.similarity.compare import DEFAULT_DELTA
 from lightning_saturation.similarity.comparison import compare_rows, compare_same_layers
 from lightning_saturation.similarity.history import History
 from lightning_saturation.similarity.report import LearningDynamics
-from lightning_saturation.similarity.views import Method, check_method
+from lightning_saturation.similarity.views import Method
 from lightning_saturation.stopping.settled import Settling
 from lightning_saturation.stopping.stopping import rule_for
 from lightning_saturation.training.handover import HandedBack
@@ -88,8 +88,7 @@ class SimilarityMonitor(Monitor[None]):
         forward: Forward | None = None,
         log_layers: bool = True,
     ) -> None:
-        if check_method(method) not in ("svcca", "pwcca", "cka", "debiased_cka"):
-            raise ValueError(f"Expected `method` to be a similarity of rows, got {method!r}.")
+        check_choice("method", method, ("svcca", "pwcca", "cka", "debiased_cka"))  # those of rows
         if pooling not in PROBE_POOLINGS:
             raise ValueError(f"Expected `pooling` to be one of {PROBE_POOLINGS}, got {pooling!r}.")
         if probes is not None and not isinstance(probes, Iterable):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_saturation.covariance.covariance import MomentsMetric
 from lightning_saturation.covariance.moments import from_sums, to_sums
-from lightning_saturation.covariance.moments_metric import MomentsMetric
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.covariance.state_metric import PlottedMetric, accumulation_device
 from lightning_saturation.similarity.pairs import (

@@ -22,7 +22,7 @@ class PairedSums:
     """Shifted sums of every key's views and of every pair's products, float64 or complex128.
 
     ``centres`` are fixed numbers close to the means, the same on all ranks, so that sums over batches and ranks simply
-    add up and lose no digits. With ``lengths``, squared lengths ride along as one more feature.
+    add up and lose no digits. With ``lengths``, squared lengths ride along as one more feature, the last.
     """
 
     def __init__(self, pairs: Sequence[Pair], centres: Mapping[Key, Tensor], *, lengths: bool = False) -> None:
@@ -77,28 +77,21 @@ class PairedSums:
         return self._counts[key]
 
     def scatter(self, key: Key) -> Tensor:
-        """Return the centred scatter (frequencies, features, features) of ``key``, without lengths."""
-        centred = self._centred(self._scatters[key], key, key)
-        return centred[..., :-1, :-1] if self._lengths else centred
+        """Return the centred scatter (frequencies, features, features) of ``key``."""
+        return self._centred(self._scatters[key], key, key)
 
     def cross(self, pair: Pair) -> Tensor:
-        """Return the centred cross scatter (frequencies, features, features) of ``pair``, without lengths."""
-        centred = self._centred(self._crosses[pair], *pair)
-        return centred[..., :-1, :-1] if self._lengths else centred
+        """Return the centred cross scatter (frequencies, features, features) of ``pair``."""
+        return self._centred(self._crosses[pair], *pair)
 
     def moments(self, pair: Pair) -> PairMoments:
         """Return the moments of a ``pair`` of rows."""
-        left, right = pair
-        samples = torch.tensor(self._counts[left])
+        samples = torch.tensor(self._counts[pair[0]])
+        xx, yy, xy = self.scatter(pair[0])[0], self.scatter(pair[1])[0], self.cross(pair)[0]
         if not self._lengths:
-            return PairMoments(samples, self.scatter(left)[0], self.scatter(right)[0], self.cross(pair)[0])
-        moved = [-self._mean(key)[0, :-1] for key in pair]
-        return pair_of_scatters(
-            samples,
-            move_lengths(self._centred(self._scatters[left], left, left)[0], moved[0], moved[0]),
-            move_lengths(self._centred(self._scatters[right], right, right)[0], moved[1], moved[1]),
-            move_lengths(self._centred(self._crosses[pair], left, right)[0], *moved),
-        )
+            return PairMoments(samples, xx, yy, xy)
+        x, y = (-self._mean(key)[0, :-1] for key in pair)
+        return pair_of_scatters(samples, move_lengths(xx, x, x), move_lengths(yy, y, y), move_lengths(xy, x, y))
 
     def _shifted(self, view: Tensor, key: Key) -> Tensor:
         rows = view - self._centres[key][:, None]

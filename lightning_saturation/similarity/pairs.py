@@ -67,20 +67,14 @@ def row_mean(rows: Tensor, finite: Tensor) -> Tensor:
     return torch.where(finite[:, None], rows, 0.0).sum(0) / finite.sum().clamp(min=1)
 
 
-def with_lengths(rows: Float[Tensor, "samples features"], origin: Float[Tensor, " features"]) -> Tensor:
-    """Return ``rows`` with ``‖row − origin‖²`` appended as one more feature.
+def joint_rows(x: Tensor, y: Tensor, *, origin: Tensor) -> Tensor:
+    """Return float64 rows ``[x, ‖x − x₀‖², y, ‖y − y₀‖²]`` for ``origin`` ``[x₀, y₀]``.
 
-    The squared lengths about any other origin are affine in these features, so that sums over them merge and move
+    The squared lengths about any other origin are affine in these features, so that their moments merge and move
     exactly: what the debiased estimator needs of fourth moments is inside the second moments of these rows.
     """
-    rows = rows.detach().double()
-    return torch.cat([rows, (rows - origin).square().sum(1, keepdim=True)], dim=1)
-
-
-def joint_rows(x: Tensor, y: Tensor, *, origin: Tensor) -> Tensor:
-    """Return rows ``[x, ‖x − x₀‖², y, ‖y − y₀‖²]`` for ``origin`` ``[x₀, y₀]``; their moments merge like all others."""
-    split = x.shape[1]
-    return torch.cat([with_lengths(x, origin[:split]), with_lengths(y, origin[split:])], dim=1)
+    sides = ((x.detach().double(), origin[: x.shape[1]]), (y.detach().double(), origin[x.shape[1] :]))
+    return torch.cat([part for rows, at in sides for part in (rows, (rows - at).square().sum(1, keepdim=True))], dim=1)
 
 
 def move_lengths(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lightning_saturation.arguments import check_choice
 from lightning_saturation.capture.capture import Capture
 from lightning_saturation.capture.evaluation import Batches
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.pooling import Layout
 from lightning_saturation.capture.represent import unpaired
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.similarity.dft import fourier_resize
 
 Method = Literal["svcca", "pwcca", "cka", "debiased_cka", "procrustes", "dft_cca"]
@@ -30,12 +29,6 @@ class Key(NamedTuple):
     side: int
     layer: str
     size: Size | None
-
-
-def check_method(method: Any) -> Method:
-    """Return ``method`` if it is one of the known ones, else raise a ``ValueError``."""
-    known: Method = check_choice("method", method, get_args(Method))
-    return known
 
 
 def outputs_of(

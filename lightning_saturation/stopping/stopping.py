@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_saturation.arguments import check_count, check_name, check_patterns, check_share
+from lightning_saturation.arguments import check_choice, check_count, check_name, check_patterns
 from lightning_saturation.covariance.ranks import LOCAL, gather, together
-from lightning_saturation.loggers.write import write_scalars, write_text
+from lightning_saturation.loggers.dispatch import write_scalars, write_text
 from lightning_saturation.stopping.foresight import never_fires, waits
 from lightning_saturation.stopping.settled import SettledRule, Settling
 from lightning_saturation.training.groups import meet, training_group
@@ -70,13 +70,11 @@ class SaturationStopping(EarlyStopping):
         layers: Sequence[str] | None = None,
         name: str = "saturation",
     ) -> None:
-        if stage not in ("train", "val"):
-            raise ValueError(f"Expected `stage` to be 'train' or 'val', got {stage!r}.")
+        check_choice("stage", stage, ("train", "val"))
         check_count("min_epochs", min_epochs, optional=True)
         patterns = check_patterns("layers", layers)
-        numbers = check_count("window", window), check_share("tolerance", tolerance), check_count("patience", patience)
         watched = None if patterns is None else (patterns,) if isinstance(patterns, str) else tuple(patterns)
-        self.rule = SettledRule(*numbers, layers=watched)
+        self.rule = SettledRule(window, tolerance, patience, watched)
         super().__init__(monitor=f"{check_name(name)}/{stage}/change", mode="min", patience=patience, strict=False)
         self.stage = stage
         self.min_epochs = min_epochs

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.covariance.ranks import LOCAL, together
-from lightning_saturation.loggers.write import write_config
+from lightning_saturation.loggers.dispatch import write_config
 from lightning_saturation.training.groups import meet, training_group
 from lightning_saturation.training.instrument import Report
 from lightning_saturation.training.progress import callbacks_of, learning_rates, logged_step

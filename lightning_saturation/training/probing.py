@@ -1,27 +1,32 @@
-"""A run's probes, the same on every rank from start to end, and the weights with which a comparison begins."""
+"""A run's probes, the same on every rank from start to end, and their way through the module, which stays as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from lightning_saturation.capture.evaluation import Forward
-from lightning_saturation.capture.options import CaptureOptions
-from lightning_saturation.capture.represent import Rows
+from lightning_saturation.capture.evaluation import Forward, call_with, with_weights
+from lightning_saturation.capture.represent import Rows, represent
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.covariance.ranks import gather
 from lightning_saturation.training.guard import Guard
-from lightning_saturation.training.probe_forward import represent_probes, weights_of
 
 MOST_CARRIED = 2**26
 """Bytes of probes that a checkpoint may hold."""
 
 _PASSED_BATCH = 256
+
+# What a module says to a batch that is made for its steps.
+_REFUSALS = (TypeError, ValueError, LookupError, AttributeError, NotImplementedError)
 
 
 class Probing:
@@ -76,11 +81,36 @@ class Probing:
         self._baseline = None
         return rows
 
-    def rows(self, trainer: Trainer, module: LightningModule, weights: Mapping[str, Tensor] | None = None) -> Rows:
-        """Return the rows of every layer, of ``module`` as it is or with other ``weights``."""
-        return represent_probes(
-            trainer, module, self._batches, self._options, guard=self._guard, weights=weights, forward=self._forward
-        )
+    def rows(self, trainer: Trainer, module: LightningModule, weights: dict[str, Tensor] | None = None) -> Rows:
+        """Return the rows of every layer, of ``module`` as it is or with other ``weights``, in the run's precision.
+
+        A batch goes through ``forward(module, batch)``, where that is given. Else it goes through the module's own
+        ``forward``, as far as that takes it; where the module has none or it fails, through the validation or training
+        step of a copy, which logs nothing and whose metrics and attributes are not the module's.
+        """
+        plugin = trainer.precision_plugin
+
+        def rows(model: LightningModule, run: Callable[[Any], Any]) -> Rows:
+            moved = (plugin.convert_input(move_data_to_device(batch, module.device)) for batch in self._batches)
+            return represent(model, moved, self._options, forward=run)
+
+        with plugin.forward_context():
+            if self._forward is not None:
+                model = module if weights is None else _twin(module, weights)
+                return rows(model, partial(self._forward, model))
+            if not is_overridden("forward", module):
+                return rows(*_stepping(module, weights))
+            own = module if weights is None else with_weights(module, weights)
+            try:
+                return rows(module, lambda batch: call_with(own, batch, like=module))
+            except Exception as error:
+                try:
+                    found = rows(*_stepping(module, weights))
+                except Exception:
+                    raise error from None
+                if not isinstance(error, _REFUSALS):
+                    self._guard.tell("run its probes through `forward`, and took the step of a copy", error)
+                return found
 
     def to_state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the run's own probes, where it can hold them, and weights that still wait."""
@@ -146,3 +176,35 @@ def _measure(batch: Any, sizes: list[int]) -> bool:
     if type(batch) in (dict, list, tuple):
         return all(_measure(value, sizes) for value in (batch.values() if isinstance(batch, dict) else batch))
     return batch is None or isinstance(batch, bool | int | float | str)
+
+
+def weights_of(module: LightningModule) -> dict[str, Tensor]:
+    """Return a copy of all parameters and buffers of ``module``, on the CPU."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors}
+
+
+def _stepping(module: LightningModule, weights: dict[str, Tensor] | None) -> tuple[Any, Callable[[Any], Any]]:
+    """Return a copy of ``module`` and its step as a function of a batch."""
+    twin = _twin(module, weights)
+    vars(twin).update(log=_nothing, log_dict=_nothing)
+    if is_overridden("validation_step", module):
+        return twin, lambda batch: twin.validation_step(batch, 0)
+    if not module.automatic_optimization:
+        raise NotImplementedError(
+            "Expected a `forward` or `validation_step` that takes the probes; a `training_step` that optimises by"
+            " itself cannot be run without training."
+        )
+    return twin, lambda batch: twin.training_step(batch, 0)
+
+
+def _twin(module: LightningModule, weights: dict[str, Tensor] | None) -> LightningModule:
+    """Return a copy of ``module``, with other ``weights`` if there are any."""
+    twin = copy.deepcopy(module)
+    if weights is not None:
+        twin.load_state_dict(weights, strict=False)
+    return twin
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Log nothing."""

@@ -14,12 +14,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_saturation.arguments import check_count, check_name, check_stages
 from lightning_saturation.covariance.ranks import LOCAL, together
-from lightning_saturation.loggers.write import write_scalars
+from lightning_saturation.loggers.dispatch import write_scalars
 from lightning_saturation.training.guard import Guard
 from lightning_saturation.training.handover import Handover
 from lightning_saturation.training.instrument import Instrument, Measured, Report
-from lightning_saturation.training.progress import logged_step
-from lightning_saturation.training.window_clock import WindowClock
+from lightning_saturation.training.progress import WindowClock, logged_step
 
 VERSION = 1
 """Of what checkpoints hold."""
@@ -111,10 +110,48 @@ class WindowCloser(Instrument[Report], Callback):
             return
         step = logged_step(trainer, inside_batch=inside_batch)
         with self._guard("log a window"):
-            _log_values(trainer, pl_module, measured.values, step=step, shown=self.shown)
+            self._log_values(trainer, pl_module, measured.values, step)
         if trainer.is_global_zero:
             with self._guard("write a window"):
                 self._write_window(trainer, measured, step)
+
+    def _log_values(
+        self, trainer: Trainer, pl_module: LightningModule | None, values: Mapping[str, float], step: int
+    ) -> None:
+        """Log ``values``, which are the same on all ranks; missing numbers are left out.
+
+        In training they reach the loggers past the Trainer, which would let a logger that fails end the run and hands
+        on what is logged in a step at every ``log_every_n_steps`` only, while a window always belongs.
+        ``Trainer.validate`` and ``Trainer.test`` print and return what they themselves hand to loggers: there they log,
+        unless a logger fails to take the number of the epoch. Without ``pl_module``, progress bar and means over epochs
+        do not know of them.
+        """
+        known = {key: value for key, value in values.items() if not math.isnan(value)}
+        training = trainer.state.fn == TrainerFn.FITTING
+        works = True
+        if trainer.is_global_zero and known:
+            epoch = {"epoch": float(trainer.current_epoch)}
+            works = write_scalars(trainer.loggers, {**known, **epoch} if training else epoch, step=step)
+        if pl_module is None:
+            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in known.items()})
+            return
+        short = {
+            key: f"{key.removesuffix(end)}{self.shown[end]}" for key in known for end in self.shown if key.endswith(end)
+        }
+        charted = {key: (value, None if works and not training else False) for key, value in known.items()}
+        # A bar has room for few letters: there, and for nobody else, keys are shorter.
+        charted |= {short[key]: (known[key], False) for key in short}
+        for key, (value, logger) in charted.items():
+            pl_module.log(
+                key,
+                value,
+                prog_bar=key in short.values(),
+                logger=logger,
+                batch_size=1,
+                sync_dist=True,
+                rank_zero_only=True,
+                add_dataloader_idx=False,
+            )
 
     @property
     def reports(self) -> list[Report]:
@@ -172,44 +209,3 @@ class WindowCloser(Instrument[Report], Callback):
             else:  # a checkpoint from before there was a clock
                 self._clock.restart(-1)
             self._load_progress(state)
-
-
-def _log_values(
-    trainer: Trainer,
-    pl_module: LightningModule | None,
-    values: Mapping[str, float],
-    *,
-    step: int,
-    shown: Mapping[str, str],
-) -> None:
-    """Log ``values``, which are the same on all ranks; missing numbers are left out.
-
-    In training they reach the loggers past the Trainer, which would let a logger that fails end the run and hands on
-    what is logged in a step at every ``log_every_n_steps`` only, while a window always belongs. ``Trainer.validate``
-    and ``Trainer.test`` print and return what they themselves hand to loggers: there they log, unless a logger fails to
-    take the number of the epoch. Without ``pl_module``, progress bar and means over epochs do not know of them.
-    """
-    known = {key: value for key, value in values.items() if not math.isnan(value)}
-    training = trainer.state.fn == TrainerFn.FITTING
-    works = True
-    if trainer.is_global_zero and known:
-        epoch = {"epoch": float(trainer.current_epoch)}
-        works = write_scalars(trainer.loggers, {**known, **epoch} if training else epoch, step=step)
-    if pl_module is None:
-        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in known.items()})
-        return
-    short = {key: f"{key.removesuffix(end)}{shown[end]}" for key in known for end in shown if key.endswith(end)}
-    charted = {key: (value, None if works and not training else False) for key, value in known.items()}
-    # A bar has room for few letters: there, and for nobody else, keys are shorter.
-    charted |= {short[key]: (known[key], False) for key in short}
-    for key, (value, logger) in charted.items():
-        pl_module.log(
-            key,
-            value,
-            prog_bar=key in short.values(),
-            logger=logger,
-            batch_size=1,
-            sync_dist=True,
-            rank_zero_only=True,
-            add_dataloader_idx=False,
-        )

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_saturation import capture
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.options import CaptureOptions
+from lightning_saturation.capture.select import CaptureOptions
 
 
 @pytest.fixture(autouse=True)

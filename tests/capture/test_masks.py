@@ -7,8 +7,8 @@ from torch import nn
 
 from lightning_saturation import SaturationMonitor, compare_representations, measure_dimension, measure_saturation
 from lightning_saturation.capture.masks import PaddingWarning, pool_masked
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.represent import represent
+from lightning_saturation.capture.select import CaptureOptions
 
 SIZES = (1, 5, 3, 2, 4, 5, 1, 2)
 POOLINGS = ("mean", "max", "median", "last", "positions")

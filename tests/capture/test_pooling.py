@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_saturation.capture.pooling import Layout, check_pooling, pool, pool_ragged
+from lightning_saturation.capture.pooling import Layout, check_pooling, pool
+from lightning_saturation.capture.rows import rows_of
 
 LAWS = settings(max_examples=60, deadline=None)
 POOLINGS = ("mean", "max", "median", "positions", "flatten", "last")
@@ -99,7 +100,7 @@ def test_ragged_sequences_are_pooled_without_padding(pooling):
     lengths = [3, 1, 4]
     sequences = [torch.randn(length, 2) for length in lengths]
     expected = np.concatenate([reference(s, Layout(unbatched=2), pooling) for s in sequences])
-    np.testing.assert_allclose(pool_ragged(sequences, pooling=pooling), expected, atol=1e-6)
+    np.testing.assert_allclose(rows_of(torch.nn.Identity(), sequences, pooling, Layout()), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "", "Mean"])

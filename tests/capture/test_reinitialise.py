@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lightning_saturation.capture.reinitialise import fresh_weights, with_weights
+from lightning_saturation.capture.evaluation import fresh_weights, with_weights
 
 
 class Network(nn.Module):

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from lightning_saturation import SaturationReport, SimilarityMonitor, compare_representations, measure_saturation
 from lightning_saturation.capture.capture import Capture
-from lightning_saturation.capture.options import CaptureOptions
 from lightning_saturation.capture.represent import represent
 from lightning_saturation.capture.samples import batch_size
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.saturation.report.history import from_state, to_state
 from lightning_saturation.saturation.report.layer import with_rows
 from lightning_saturation.saturation.window import saturation_tracker

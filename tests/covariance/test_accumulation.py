@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_saturation import measure_saturation
-from lightning_saturation.capture.options import CaptureOptions
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.covariance.accumulation import LEAST_ROWS, Accumulation, accumulation
 from lightning_saturation.saturation.window import Window, saturation_tracker
 
@@ -122,7 +122,7 @@ def test_only_wide_layers_are_sketched_by_default():
 
 def test_a_wide_layer_is_sketched_in_little_memory():
     window = window_of(torch.randn(300, 8_192).split(100), Accumulation())
-    buffer = window._buffers["a"]
+    buffer = window._kept["a"]
     held = [*buffer._sketched.metric_state.values(), *buffer._exact.metric_state.values(), buffer._rows]
     assert sum(t.numel() * t.element_size() for t in held) * 20 <= 8_192**2 * 8
     statistics = window.statistics(delta=0.99)["a"]
@@ -157,7 +157,7 @@ def test_defaults_depend_on_the_pooling():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"covariance": "approximate"}, r"`covariance` to be 'exact', 'sketch' or 'auto', got 'approximate'"),
+        ({"covariance": "approximate"}, r"`covariance` to be one of \('exact', 'sketch', 'auto'\), got 'approximate'"),
         ({"max_samples": 1}, r"`max_samples` to be 'auto', None or at least 2 rows, got 1"),
         ({"max_samples": True}, r"`max_samples` to be 'auto', None or at least 2 rows, got True"),
         ({"max_samples": "all"}, r"`max_samples` to be 'auto', None or at least 2 rows, got 'all'"),

@@ -68,7 +68,7 @@ def numpys(layer):
 
 def test_one_value_that_is_missing_makes_a_problem_missing(monkeypatch):
     """As where ranks disagree: a layer is not half there."""
-    monkeypatch.setattr(module, "_dense_eigenvalues", lambda m: torch.tensor([1.0, torch.nan]).double())
+    monkeypatch.setattr(module, "covariance_eigenvalues", lambda _: torch.tensor([1.0, torch.nan]).double())
     assert eigenvalues_over_ranks({"a": moments(torch.randn(9, 2))}) == {"a": None}
 
 

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_saturation.covariance.moments import add_rows, covariance, empty_sums, from_sums
-from lightning_saturation.covariance.precision import single_products, slow_double
+from lightning_saturation.covariance.moments import (
+    add_rows,
+    covariance,
+    empty_sums,
+    from_sums,
+    single_products,
+    slow_double,
+)
 
 
 def rows(n=3000, d=24, offset=0.0):

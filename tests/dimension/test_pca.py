@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_saturation.dimension import pca
-from lightning_saturation.dimension.pca import pca_eigenvalues
+from lightning_saturation.covariance import eigenvalues
+from lightning_saturation.covariance.eigenvalues import pca_eigenvalues
 
 
 @pytest.mark.parametrize(("samples", "features"), [(50, 7), (7, 50), (20, 20), (2, 3), (3, 1)])
 @pytest.mark.parametrize("block", [2**23, 30])
 def test_equals_the_covariances(samples: int, features: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pca, "_BLOCK", block)
+    monkeypatch.setattr(eigenvalues, "_BLOCK", block)
     x = torch.randn(samples, features, generator=torch.Generator().manual_seed(0)) + 1e3
     expected = torch.linalg.eigvalsh(torch.cov(x.T.double()).reshape(features, features)).flip(0)
     found = pca_eigenvalues(x)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_saturation.dimension.plots import dimension_accuracy_figure, dimension_figure, dimension_history_figure
+from lightning_saturation.dimension.plots import dimension_figure, dimension_history_figure
 from lightning_saturation.dimension.report import DimensionReport, LayerDimension
 
 
@@ -40,12 +40,6 @@ def test_the_history_marks_the_last_hidden_layer() -> None:
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert list(lines["hidden (last hidden)"].get_ydata()) == [7.0, 8.0]
     assert lines["hidden (last hidden)"].get_linewidth() > lines["conv"].get_linewidth()
-
-
-def test_accuracy_over_dimension_names_every_network() -> None:
-    figure = dimension_accuracy_figure({"small": 9.0, "large": 5.0}, {"small": 0.8, "large": 0.9}, correlation=-1.0)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["small", "large"]
-    assert "r = -1.00" in figure.axes[0].get_title()
 
 
 def test_nothing_to_draw_is_an_error() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_saturation.dimension.row_sample import RowSample
+from lightning_saturation.dimension.row_window import RowSample
 
 
 def rows(count: int) -> torch.Tensor:

@@ -210,7 +210,7 @@ def test_discard_is_checked(function: Callable[..., object], discard: float) -> 
 
 
 def test_other_options_are_checked() -> None:
-    with pytest.raises(ValueError, match="'fit' or 'mle', got 'ml'"):
+    with pytest.raises(ValueError, match=r"\('fit', 'mle'\), got 'ml'"):
         check_options(0.1, "ml")
     with pytest.raises(ValueError, match=r"`confidence`.*got 1\.0"):
         two_nn_estimate(published(), confidence=1.0)

@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from lightning_saturation.capture.options import CaptureOptions
+from lightning_saturation.capture.select import CaptureOptions
 from lightning_saturation.covariance.accumulation import Accumulation
+from lightning_saturation.covariance.reduction import merge_over_ranks
 from lightning_saturation.covariance.sketch import add_to_sketch, empty_sketch
 from lightning_saturation.covariance.sketch_bounds import dimension_bracket
-from lightning_saturation.covariance.sketch_reduction import merge_over_ranks
 from lightning_saturation.covariance.sketched_covariance import SketchedCovariance
 from lightning_saturation.covariance.spectrum import intrinsic_dimension
 from lightning_saturation.saturation.window import Window, saturation_tracker

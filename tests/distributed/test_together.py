@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lightning_saturation.covariance import ranks, sketch_reduction
+from lightning_saturation.covariance import ranks, reduction
 from lightning_saturation.covariance.covariance import Covariance
 from lightning_saturation.covariance.ranks import LOCAL, RankError, all_reduce, broadcast, gather, pass_on, together
 from lightning_saturation.covariance.sketch import add_to_sketch, empty_sketch
@@ -218,18 +218,18 @@ def test_one_process_and_one_rank_alone_need_nobody():
 @pytest.mark.parametrize("failed", [0, 2])
 def test_sketches_that_cannot_be_merged_on_one_rank_end_the_tree_on_all(failed):
     def job(rank):
-        merge = sketch_reduction.merge_sketches
+        merge = reduction.merge_sketches
 
         def merging(*parts):
             if rank == failed:
                 raise MemoryError("no room")
             return merge(*parts)
 
-        sketch_reduction.merge_sketches = merging
+        reduction.merge_sketches = merging
         rows = torch.randn(20, 6, generator=torch.Generator().manual_seed(rank))
         own, _ = add_to_sketch(empty_sketch(6, size=3), rows)
         with together():
-            sketch_reduction.merge_over_ranks({"a": own}, {"a": 6}, {"a": 3})
+            reduction.merge_over_ranks({"a": own}, {"a": 6}, {"a": 3})
 
     # Of four ranks, 0 merges in both rounds and 2 in the first.
     assert set(error_on_each(4, job, timeout=PATIENCE)) == {f"RankError: Rank {failed} failed: MemoryError: no room"}

@@ -218,7 +218,7 @@ def test_ddp_equals_one_process(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"schedule": "cosine"}, "`schedule` 'linear' or 'converged', got 'cosine'"),
+        ({"schedule": "cosine"}, r"`schedule` to be one of \('linear', 'converged'\), got 'cosine'"),
         ({"until": 0.0}, r"`until` in \(0, 1\]"),
         ({"tolerance": 1.0}, r"`tolerance` in \(0, 1\)"),
         ({"patience": 0}, "`patience` of at least 1"),

@@ -9,9 +9,9 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
+from lightning_saturation.loggers.dispatch import write_figure, write_scalars, write_table, write_text
 from lightning_saturation.loggers.tabular import fit, to_csv
-from lightning_saturation.loggers.write import write_figure, write_scalars, write_table, write_text
-from lightning_saturation.saturation.plots.heatmap import heatmap_figure
+from lightning_saturation.saturation.plots.windows import heatmap_figure
 from lightning_saturation.saturation.writing import save_reports, write_reports, write_window
 from tests.profiles import profile
 

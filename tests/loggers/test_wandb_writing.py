@@ -10,9 +10,9 @@ import pytest
 import pytorch_lightning.loggers
 import wandb
 
+from lightning_saturation.loggers.dispatch import write_figure, write_scalars, write_table, write_text
 from lightning_saturation.loggers.wandb import WandbSink
-from lightning_saturation.loggers.write import write_figure, write_scalars, write_table, write_text
-from lightning_saturation.saturation.plots.heatmap import heatmap_figure
+from lightning_saturation.saturation.plots.windows import heatmap_figure
 from lightning_saturation.saturation.report.report import SaturationReport
 from lightning_saturation.saturation.writing import write_reports, write_window
 from tests.profiles import profile

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_saturation.operators.chebyshev import chebyshev_moments, cumulative_counts, jackson_damping
 from lightning_saturation.operators.density import _moments, eigenvalue_histogram
+from lightning_saturation.operators.krylov import chebyshev_moments, cumulative_counts, jackson_damping
 from lightning_saturation.operators.layer_operator import LayerOperator
-from lightning_saturation.operators.linear_map import MatrixOperator
-from lightning_saturation.operators.products import Gram
+from lightning_saturation.operators.linear_map import Gram, MatrixOperator
 
 
 def errors(histogram, eigenvalues):

@@ -8,8 +8,7 @@ import pytest
 from matplotlib import pyplot
 
 from lightning_saturation.drawing.canvas import colours, new_figure, thin
-from lightning_saturation.saturation.plots.heatmap import heatmap_figure
-from lightning_saturation.saturation.plots.spectrum import spectrum_figure
+from lightning_saturation.saturation.plots.windows import heatmap_figure, spectrum_figure
 from lightning_saturation.saturation.report.report import SaturationReport
 from tests.profiles import profile
 

@@ -123,5 +123,5 @@ def test_bad_input():
         found = dft_cca(holed, varied)
     torch.testing.assert_close(found.mean, dft_cca(varied, varied).mean)
     dft_cca(varied[:5], varied[5:10])  # enough: no correlation is forced
-    with pytest.warns(UserWarning, match="3 samples are too few for 2 and 2 channels"):
+    with pytest.warns(UserWarning, match="3 samples are too few for 2 and 2 directions"):
         dft_cca(varied[:3], varied[:3])

@@ -181,7 +181,7 @@ def test_two_ranks_share_probes_and_values(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "procrustes"}, "similarity of rows, got 'procrustes'"),
+        ({"method": "procrustes"}, "'debiased_cka'.*, got 'procrustes'"),
         ({"method": "cosine"}, "`method` to be one of"),
         ({"pooling": "positions"}, "`pooling` to be one of"),
         ({"at": (0, 1.5)}, r"`at` in \[0, 1\]"),

@@ -20,7 +20,7 @@ pytestmark = [*quiet, pytest.mark.filterwarnings("ignore:SaturationStopping cann
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"stage": "test"}, "Expected `stage` to be 'train' or 'val', got 'test'"),
+        ({"stage": "test"}, r"Expected `stage` to be one of \('train', 'val'\), got 'test'"),
         ({"tolerance": 0.0}, r"Expected `tolerance` in \(0, 1\], got 0.0"),
         ({"tolerance": 1.5}, r"Expected `tolerance` in \(0, 1\], got 1.5"),
         ({"tolerance": math.nan}, r"Expected `tolerance` in \(0, 1\], got nan"),

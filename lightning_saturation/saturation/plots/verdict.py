@@ -11,8 +11,8 @@ from lightning_saturation.drawing import canvas
 from lightning_saturation.drawing.metric_curve import MetricCurve
 from lightning_saturation.saturation.plots.bars import FEW, bars_height, bars_legend, bars_width, draw_bars
 from lightning_saturation.saturation.plots.course import draw_course
-from lightning_saturation.saturation.report.convergence import replay
 from lightning_saturation.saturation.report.report import SaturationReport
+from lightning_saturation.saturation.report.windows import replay
 
 _COURSE_WIDTH = 4.4
 _HEIGHT = 3.4
