@@ -33,8 +33,6 @@ FUNCTIONS = (
     "matching.lasso",
     "matching.signs",
     "matching.units",
-    "operators.arpack",
-    "operators.krylov",
     "operators.circular",
     "operators.convolution_geometry",
     "operators.density",
@@ -46,7 +44,6 @@ FUNCTIONS = (
     "similarity.dft",
     "similarity.kernel_alignment",
     "similarity.pairs",
-    "stopping.settled",
 )
 install_import_hook([f"lightning_saturation.{name}" for name in FUNCTIONS], "tests.typecheck.typecheck")
 
