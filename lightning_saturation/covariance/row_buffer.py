@@ -36,8 +36,7 @@ class RowBuffer:
         self._filled, self._pinned = 0, False
         self._pending: tuple[Tensor, int, Any] | None = None  # rows still on their way to another device, their weight
         self._thinning: Thinning | None = None
-        self._seen = self._seen_before = 0
-        self._due = 0  # before so many rows seen, none is taken
+        self._seen = self._seen_before = self._due = 0  # no row is taken before so many are seen as `_due` says
 
     @cached_property
     def _sketched(self) -> SketchedCovariance:
@@ -67,11 +66,6 @@ class RowBuffer:
             self._seen += count
             return
         chosen = self._choose(rows, count, batches)
-        if not chosen.shape[0]:
-            return
-        if chosen.ndim == 2 and chosen.shape[0] <= self._capacity:
-            self._collect(chosen)
-            return
         direct = rows.device == self._rows.device
         for part in _parts(chosen, max(self._capacity, _DIRECT_NUMBERS // features if direct else 0)):
             self._collect(part)
