@@ -130,3 +130,19 @@ def test_wide_rows_wait_in_no_more_memory_than_is_set_aside(monkeypatch):
     buffer = RowBuffer()
     buffer.add(rows(0, 3, 64))
     assert buffer._rows.nbytes <= 2**12
+
+
+@pytest.mark.parametrize("covariance", ["exact", "sketch"])
+def test_a_reset_forgets_rows_and_what_was_skipped(covariance):
+    buffer = RowBuffer(Accumulation(covariance))
+    lost = rows(0, 300, features=100)
+    lost[7] = torch.nan
+    buffer.add(lost)
+    assert (buffer.taken, buffer.skipped) == (299, 1)
+    buffer.reset()
+    kept = rows(1, 250, features=100)
+    buffer.add(kept)
+    assert (buffer.taken, buffer.skipped) == (250, 0)
+    found = buffer.sketch() if covariance == "sketch" else buffer.moments()
+    assert int(found.samples) == 250
+    np.testing.assert_allclose(found.mean.numpy(), kept.double().numpy().mean(0), rtol=1e-12)
