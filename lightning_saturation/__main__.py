@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         view = workspace._to_model()
         options.spec.write_text(view.model_dump_json(by_alias=True, exclude_none=True, indent=1), encoding="utf-8")
     else:
-        workspace.save()  # says where it is
+        workspace.save()
+        print(workspace.url)  # W&B says so too, but not where it was told to be silent
     return 0
 
 

@@ -106,17 +106,19 @@ def _wandb_of_its_own():
 
 
 @pytest.mark.usefixtures("_wandb_of_its_own")
-def test_the_command_saves_the_workspace_on_the_server(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("silent", ["false", "true"])
+def test_the_command_saves_the_workspace_on_the_server_and_prints_where(tmp_path, monkeypatch, capsys, silent):
     with SweepServer([], stop=lambda run: False) as server:
-        for name, value in {"BASE_URL": server.url, "API_KEY": "0" * 40, "DIR": str(tmp_path)}.items():
+        settings = {"BASE_URL": server.url, "API_KEY": "0" * 40, "DIR": str(tmp_path), "SILENT": silent}
+        for name, value in settings.items():
             monkeypatch.setenv(f"WANDB_{name}", value)
+        wandb.setup()  # what it prints is decided here, for the whole process
         monkeypatch.setattr(sys, "argv", ["lightning_saturation", "dashboard", f"{ENTITY}/{PROJECT}"])
         monkeypatch.delitem(sys.modules, "lightning_saturation.__main__")  # which this file has imported
         with pytest.raises(SystemExit) as ended:
             runpy.run_module("lightning_saturation", run_name="__main__")
     assert ended.value.code == 0, server.unknown
-    output = "".join(capsys.readouterr())
     (view,) = server.views
     assert (view["entityName"], view["projectName"], view["type"]) == (ENTITY, PROJECT, "project-view")
     assert len(panels(json.loads(view["spec"]))) == 2
-    assert f"{ENTITY}/{PROJECT}?nw=" in output
+    assert f"{ENTITY}/{PROJECT}?nw=" in capsys.readouterr().out
