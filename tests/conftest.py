@@ -11,6 +11,7 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and their tensors are small
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -53,6 +54,16 @@ importlib.metadata.entry_points = cache(importlib.metadata.entry_points)
 # The same examples in every run: a search for new ones is for a developer's machine (`--hypothesis-profile=default`).
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
+
+
+FUNCTIONAL = {name.split(".")[0] for name in FUNCTIONS}
+
+
+@pytest.fixture(autouse=True)
+def _shapes_are_checked_by_the_tests_of_functions(request):
+    """Whole trainings would check the same few shapes a hundred thousand times, for a tenth of their time."""
+    folder = request.path.relative_to(Path(__file__).parent).parts[0]
+    jaxtyping.config.update("jaxtyping_disable", folder not in FUNCTIONAL)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from lightning_saturation.covariance import row_buffer as module
 from lightning_saturation.covariance.accumulation import Accumulation
 from lightning_saturation.covariance.moments import covariance
 from lightning_saturation.covariance.row_buffer import RowBuffer
+from lightning_saturation.covariance.thinning import take, thinning
 
 
 def rows(seed, samples, features=3, dtype=torch.float32):
@@ -130,6 +131,9 @@ def test_wide_rows_wait_in_no_more_memory_than_is_set_aside(monkeypatch):
     buffer = RowBuffer()
     buffer.add(rows(0, 3, 64))
     assert buffer._rows.nbytes <= 2**12
+    one = RowBuffer()
+    one.add(rows(0, 3, 2000))
+    assert len(one._rows) == 1  # a row is the least
 
 
 @pytest.mark.parametrize("covariance", ["exact", "sketch"])
@@ -146,3 +150,44 @@ def test_a_reset_forgets_rows_and_what_was_skipped(covariance):
     found = buffer.sketch() if covariance == "sketch" else buffer.moments()
     assert int(found.samples) == 250
     np.testing.assert_allclose(found.mean.numpy(), kept.double().numpy().mean(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("positions", [None, 49])
+def test_a_budget_takes_the_places_that_thinning_says(positions):
+    """Of a known number of batches in the first window; of as many rows as the first had in the second."""
+    buffer, batches = RowBuffer(Accumulation(max_samples=200)), 300
+    x = torch.arange(batches * 4 * 49.0).view(-1, 1)
+    parts = x.view(batches, 4, 49, 1) if positions else x.view(batches, 4 * 49, 1)
+    for known in (batches, None):
+        taken = []
+        buffer._exact.add = lambda rows, taken=taken, **_: taken.append(rows.clone())
+        for part in parts:
+            buffer.add(part, batches=known)
+        buffer._flush()
+        expected = thinning(200, expected=len(x), batches=known, positions=positions)
+        assert (expected.grouped > 0) is (known is not None and positions is not None)
+        assert torch.equal(torch.cat(taken)[:, 0].long(), take(expected, len(x))[1])
+        buffer.reset()
+
+
+def test_rows_reach_the_covariance_in_their_order():
+    buffer, updates = RowBuffer(), []
+    buffer._exact.add = lambda x, **_: updates.append(x.clone())
+    parts = [rows(seed, count) for seed, count in enumerate((10, 600, 20))]
+    for part in parts:
+        buffer.add(part)
+    buffer._flush()
+    assert torch.equal(torch.cat(updates), torch.cat(parts))
+
+
+def test_a_sketch_holds_what_is_still_collected():
+    buffer = RowBuffer(Accumulation("sketch"))
+    buffer.add(rows(0, 5, features=100))
+    assert int(buffer.sketch().samples) == 5
+
+
+def test_nothing_waits_at_first():
+    assert RowBuffer().features == RowBuffer().taken == RowBuffer().skipped == 0
+    assert RowBuffer().few() is None
+    assert RowBuffer().moments() is None
+    assert RowBuffer(Accumulation("sketch")).sketch() is None

@@ -148,3 +148,44 @@ def test_norms_pay_for_the_worst_rounding_of_a_product(dtype: torch.dtype, featu
     paid = 0.5 * rows.square().sum(1) - shadow[:, -1].double()
     assert (paid >= 0.5 * rows.square().sum(1) * unit / (1 - unit)).all()
     assert paid[3] >= features * kind.tiny
+
+
+@pytest.mark.parametrize(
+    ("precision", "types"), [("highest", (torch.float32, torch.float64)), ("high", (torch.float64,))]
+)
+def test_float32_is_searched_only_where_products_keep_its_digits(
+    precision: str, types: tuple[torch.dtype, ...]
+) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        assert neighbours._search_types() == types
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("name", ["plain", "offset", "tiny", "huge", "lattice", "equal", "half"])
+def test_products_settle_what_they_can_and_differences_to_all_points_are_rare(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the origin and the scale: only the ties of a lattice are beyond the float32 products' digits."""
+    left, search = [], neighbours._search
+
+    def counted(*arguments: object) -> Tensor:
+        pending = search(*arguments)  # type: ignore[arg-type]
+        left.append(len(pending))
+        return pending
+
+    monkeypatch.setattr(neighbours, "_search", counted)
+    two_nearest(CASES[name])
+    assert left[0] == 0 or name == "lattice"
+    assert left[-1] == 0
+
+
+def test_the_nearest_are_named_and_missing_ones_are_not() -> None:
+    x = torch.tensor([[0.0], [5.0], [1.0], [7.0]])
+    nearest, which = neighbours.find_two_nearest(x)
+    assert which.tolist() == [[2, 1], [3, 2], [0, 1], [1, 2]]
+    assert nearest.tolist() == [[1.0, 5.0], [2.0, 4.0], [1.0, 4.0], [2.0, 6.0]]
+    assert neighbours.find_two_nearest(x[:2])[1].tolist() == [[1, -1], [0, -1]]
+    assert neighbours.find_two_nearest(x, x[:1])[1].tolist() == [[0, -1]] * 4

@@ -78,6 +78,17 @@ def test_the_gamma_interval_is_scipys() -> None:
     assert estimate.high == pytest.approx(stats.gamma.ppf(0.95, 1800) / rate, rel=1e-9)
 
 
+@pytest.mark.parametrize(("kept", "share"), [(2, math.inf), (3, 1.0), (4, 0.5**0.5)])
+def test_the_likelihood_of_few_ratios_has_the_error_of_its_law(kept: int, share: float) -> None:
+    """Epstein and Sobel: the error is d / √(kept − 2), and unknown for two."""
+    far = torch.tensor([2.0, 3.0, 5.0, 7.0, 11.0]).double()
+    nearest = torch.stack([torch.ones(5).double(), far], dim=1)
+    found = estimate_from_nearest(nearest, discard=1 - kept / 5, estimator="mle")
+    total = float(far[:kept].log().sum() + (5 - kept) * far[kept - 1].log())
+    assert found.dimension == pytest.approx((kept - 1) / total, rel=1e-12)
+    assert found.standard_error == pytest.approx(found.dimension * share, rel=1e-12)
+
+
 @pytest.mark.parametrize("estimator", ["fit", "mle"])
 @pytest.mark.parametrize("discard", [0.0, 0.1, 0.5])
 def test_errors_and_intervals_are_those_of_the_law(estimator: str, discard: float) -> None:
@@ -126,8 +137,8 @@ def test_float32_at_a_large_offset() -> None:
 
 def test_duplicates_and_bad_rows_are_dropped_and_counted() -> None:
     x = published()[:300]
-    bad = torch.full((2, 20), torch.nan, dtype=torch.float64)
-    bad[1, 3] = torch.inf
+    bad = x[:2] + 100
+    bad[0], bad[1, 3] = torch.nan, torch.inf  # all of a row, one number of a row
     estimate = two_nn_estimate(torch.cat([x, x[:7], bad]))
     assert (estimate.duplicates, estimate.skipped, estimate.points) == (7, 2, 300)
     assert estimate.dimension == two_nn_estimate(x).dimension

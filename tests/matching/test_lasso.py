@@ -171,3 +171,15 @@ def test_held_out_samples_are_predicted_with_weights_that_never_saw_them():
     for loss, weights in zip(found.loss, found.weights, strict=True):
         np.testing.assert_allclose(loss, 0.5 * np.mean((b - a @ weights.numpy()) ** 2), rtol=1e-9)
     assert (found.loss > 2 * seen.loss).all()
+
+
+def test_ordinary_units_settle_by_coordinate_descent_alone(monkeypatch):
+    def refused(*_):
+        raise AssertionError("the search for signs was begun")
+
+    monkeypatch.setattr(module, "search_signs", refused)
+    x = np.random.default_rng(0).standard_normal((400, 8))
+    y = np.tanh(x @ np.random.default_rng(1).standard_normal((8, 5)))
+    found = sparse_mapping(torch.from_numpy(x), torch.from_numpy(y), decay=1e-2)
+    peer = pytest.importorskip("sklearn.linear_model").Lasso(alpha=1e-2, fit_intercept=False, tol=1e-12, max_iter=10**6)
+    np.testing.assert_allclose(found.weights[0], peer.fit(standardised(x), standardised(y)).coef_.T, atol=1e-6)

@@ -57,3 +57,11 @@ def test_five_ranks_are_a_range_and_four_are_not():
     histogram = spectrum(torch.arange(1, 101).double() ** -0.7, spikes=8)
     assert decay(histogram, last=5).exponent == pytest.approx(0.7, abs=1e-6)
     assert math.isnan(decay(histogram, last=4).exponent)
+
+
+def test_below_the_spikes_eigenvalues_are_spread_evenly_over_their_bin():
+    """Ranks 3 and 4 are the third and fourth of the four within the top bin, from 0.9 to 1."""
+    histogram = spectrum(torch.tensor([1.0, 0.95, 0.94, 0.93, 0.3, 0.1]), spikes=2, bins=10)
+    assert histogram.counts.tolist()[3:] == [1, 0, 0, 0, 0, 0, 4]
+    found = eigenvalues_at(histogram, torch.tensor([1.0, 2, 3, 4]).double())
+    assert found.tolist() == pytest.approx([1.0, 0.95, 0.9375, 0.9125], rel=1e-6)

@@ -305,3 +305,36 @@ def test_a_forecast_beyond_the_time_takes_the_path_that_can_stop(monkeypatch):
     assert eigenvalue_histogram(operator, probes=2, degree=40).method == "exact"
     small = LayerOperator(random_layer(1, 2), (1, 5, 5))  # as many spikes would be all there is
     assert eigenvalue_histogram(small, seconds=100.0).method == "exact"
+
+
+class WithoutTrace(MatrixOperator):
+    def trace(self):
+        return None
+
+
+def test_a_trace_that_the_operator_does_not_know_is_estimated():
+    matrix = torch.randn(300, 200, generator=torch.Generator().manual_seed(0)).double()
+    exact = eigenvalue_histogram(WithoutTrace(matrix))
+    found = eigenvalue_histogram(WithoutTrace(matrix), method="stochastic", probes=64)
+    truth = float(matrix.square().sum())
+    assert (exact.exact_trace, found.exact_trace) == (False, False)
+    assert exact.trace == pytest.approx(truth, rel=1e-12)
+    assert found.trace == pytest.approx(truth, rel=0.02)
+    assert eigenvalue_histogram(MatrixOperator(matrix)).exact_trace
+
+
+def test_what_is_not_asked_for_is_what_the_documentation_says():
+    operator = MatrixOperator(torch.randn(300, 200, generator=torch.Generator().manual_seed(0)).double())
+    found = eigenvalue_histogram(operator, method="stochastic", probes=2)
+    assert (len(found.counts), len(found.spikes), found.degree) == (250, 32, 400)
+    assert eigenvalue_histogram(operator, method="stochastic", degree=2).probes == 1000  # 200,000 / 200
+
+
+def test_a_circular_convolution_is_solved_by_frequency_while_there_is_time(monkeypatch):
+    operator = LayerOperator(random_layer(3, 4, padding_mode="circular"), (3, 6, 6))
+    for seconds in (None, 100.0):
+        found = eigenvalue_histogram(operator, seconds=seconds)
+        assert (found.method, found.note, found.products) == ("exact", "", 0)
+    monkeypatch.setattr("lightning_saturation.operators.density.eigen_seconds", lambda work: 1e6)
+    found = eigenvalue_histogram(operator, seconds=100.0, spikes=4, probes=2, degree=10)
+    assert (found.method, found.note) == ("stochastic", "the exact path would outlast the time")

@@ -191,3 +191,13 @@ def test_what_is_no_operator_is_refused(layer, shape, error, message):
 def test_vectors_of_another_size_are_refused(x):
     with pytest.raises(ValueError, match=r"`x` \(3,\) or \(vectors, 3\)"):
         LayerOperator(nn.Linear(3, 2), (3,)).matvec(x)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_blocks_are_the_groups(groups):
+    operator = LayerOperator(nn.Conv2d(4, 8, 3, padding=1, groups=groups), (4, 5, 5))
+    blocks = operator.blocks()
+    assert [block.shape for block in blocks] == [(200 // groups, 100 // groups)] * groups
+    x = torch.arange(100).double()
+    parts = [block.matvec(part) for block, part in zip(blocks, x.chunk(groups), strict=True)]
+    torch.testing.assert_close(torch.cat(parts), operator.matvec(x), rtol=1e-12, atol=1e-12)

@@ -125,3 +125,9 @@ def test_bad_input():
     dft_cca(varied[:5], varied[5:10])  # enough: no correlation is forced
     with pytest.warns(UserWarning, match="3 samples are too few for 2 and 2 directions"):
         dft_cca(varied[:3], varied[:3])
+
+
+def test_dependent_channels_add_no_correlations():
+    x, y = shift_closed_maps(3, 4, images=8)
+    found = dft_cca(torch.cat([x, x[:, :1] - 2 * x[:, 1:]], dim=1), y)
+    np.testing.assert_allclose(found.spectrum, dft_cca(x, y).spectrum, atol=1e-9)

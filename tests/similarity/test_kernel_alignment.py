@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 
-from lightning_saturation.similarity.kernel_alignment import linear_cka, procrustes
+from lightning_saturation.similarity.kernel_alignment import linear_cka, procrustes, unbiased_hsic
 from lightning_saturation.similarity.pairs import pair_moments
 from tests.similarity.test_cca import invertible, orthogonal, representations
 
@@ -123,3 +123,15 @@ def test_procrustes_keeps_under_rotation_and_offset_but_not_scale(seed):
     assert abs(float(procrustes(2 * x, y) / procrustes(x, y)) - 1) > 1e-2
     torch.testing.assert_close(procrustes(2 * x, y, normalize=True), procrustes(x, y, normalize=True))
     assert float(procrustes(x, x @ orthogonal(seed, 6))) < 1e-9 * float(x.square().sum())
+
+
+@pytest.mark.parametrize("samples", [4, 5, 40])
+def test_the_estimate_itself_is_that_of_gram_matrices_of_trace_one(samples):
+    """Not only a ratio of two: four rows are the fewest, and enough."""
+    x, y = representations(0, samples=samples)
+    k, left = (rows.numpy() @ rows.numpy().T for rows in (x - x.mean(0), y - y.mean(0)))
+    k, left = k / np.trace(k), left / np.trace(left)
+    products, lengths = (k * left).sum(), (np.diag(k) * np.diag(left)).sum()
+    found = unbiased_hsic(torch.tensor(products), torch.tensor(lengths), torch.tensor(samples))
+    np.testing.assert_allclose(found, hsic_of_gram_matrices(k, left), rtol=1e-10)
+    assert linear_cka(x, x, debiased=True).item() == pytest.approx(1.0, abs=1e-9)
