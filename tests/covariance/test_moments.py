@@ -209,3 +209,18 @@ def test_no_random_number_is_drawn():
     state = torch.get_rng_state()
     moments(draw(9))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("features", [1, 63, 64, 65, 130])
+def test_of_wide_layers_little_more_than_one_triangle_is_multiplied(features):
+    """From 64 features on in four steps: none of what lies below the blocks on the diagonal."""
+    x = draw(1, samples=40, features=features, offset=3.0)
+    sums = empty_sums(features)
+    add_rows(sums, x[:25])
+    add_rows(sums, x[25:], weight=2)
+    assert_is_numpys(from_sums(sums), torch.cat([x, x[25:]]))
+    step = -(-features // 4) if features >= 64 else features
+    block = torch.arange(features) // step
+    multiplied = block[:, None] <= block
+    assert bool((sums.products[~multiplied] == 0).all())
+    assert bool((sums.products[multiplied] != 0).all())

@@ -237,6 +237,16 @@ def test_scales_halve_the_points_and_agree_on_a_plane() -> None:
         assert abs(scale.dimension - 5) < 4 * max(scale.standard_error, 0.05)
 
 
+def test_the_error_of_a_scale_is_that_of_the_mean_of_its_subsets() -> None:
+    x = published()[:400]
+    (_, halves, quarters) = two_nn_scales(x, smallest=100)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    for scale in (halves, quarters):
+        told = [float(two_nn_dimension(x[part])) for part in order.split(scale.points)]
+        assert scale.dimension == pytest.approx(np.mean(told), rel=1e-12)
+        assert scale.standard_error == pytest.approx(np.std(told, ddof=1) / np.sqrt(len(told)), rel=1e-12)
+
+
 def test_scales_tell_noise_from_structure() -> None:
     # A line with noise in nine directions: a line from afar, ten-dimensional from close by.
     generator = torch.Generator().manual_seed(0)
