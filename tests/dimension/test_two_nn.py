@@ -290,3 +290,9 @@ def test_the_share_that_is_kept_is_rounded_down_as_decimals_are(points: int) -> 
     assert [_kept(points, percent / 100) for percent in range(100)] == [
         points * (100 - percent) // 100 for percent in range(100)
     ]
+
+
+def test_ten_parts_of_a_tenth_less_tell_the_error_unless_asked_otherwise() -> None:
+    nearest = two_nearest(published()[:300])
+    assert error_over_splits(nearest) == error_over_splits(nearest, splits=10, discard=0.1, estimator="fit", seed=0)
+    assert error_over_splits(nearest) != error_over_splits(nearest, splits=11)

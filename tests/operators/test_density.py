@@ -338,3 +338,18 @@ def test_a_circular_convolution_is_solved_by_frequency_while_there_is_time(monke
     monkeypatch.setattr("lightning_saturation.operators.density.eigen_seconds", lambda work: 1e6)
     found = eigenvalue_histogram(operator, seconds=100.0, spikes=4, probes=2, degree=10)
     assert (found.method, found.note) == ("stochastic", "the exact path would outlast the time")
+
+
+@pytest.mark.parametrize(("outputs", "method"), [(79, "exact"), (80, "exact"), (81, "stochastic")])
+def test_the_exact_path_ends_at_its_size(outputs, method, monkeypatch):
+    monkeypatch.setattr("lightning_saturation.operators.density.EXACT_SIZE", 80)
+    operator = MatrixOperator(torch.eye(outputs).double())
+    assert eigenvalue_histogram(operator, spikes=4, probes=2, degree=10).method == method
+
+
+def test_one_product_that_is_not_finite_is_refused_in_the_bulk():
+    gram = Gram(MatrixOperator(torch.eye(30).double()), block=4)
+    starts = torch.stack([gram.probe(0, index) for index in range(3)])
+    starts[1, 5] = math.inf
+    with pytest.raises(ValueError, match="finite products"):
+        _moments(gram, starts, torch.zeros(0, 30).double(), 1.0, 8)
