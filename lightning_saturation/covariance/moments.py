@@ -65,13 +65,11 @@ def add_rows(
     rows, counted, total = _shifted(sums, rows.detach())
     sums.samples.add_(counted, alpha=weight)
     sums.total.add_(total, alpha=weight)
-    # Autocast would run the product in half precision; float64 is immune to it, other accumulators are not.
-    with torch.autocast(rows.device.type, enabled=False):
-        if slow_double(rows.device) if single is None else single:
-            for part in torch.split(rows, SINGLE_ROWS):
-                sums.products.add_(single_products(part), alpha=weight)
-        else:
-            _add_products(sums.products, rows, weight)
+    if slow_double(rows.device) if single is None else single:
+        for part in torch.split(rows, SINGLE_ROWS):
+            sums.products.add_(single_products(part), alpha=weight)
+    else:
+        _add_products(sums.products, rows, weight)
     return len(rows) - counted
 
 

@@ -64,9 +64,7 @@ def two_nn_estimate(
     the law of order statistics, for ``"mle"`` from the gamma law. See ``two_nn_dimension`` for the rest.
     """
     check_options(discard, estimator, confidence)
-    finite = x.isfinite().all(dim=1)
-    skipped = int((~finite).sum())
-    rows = x[finite] if skipped else x
+    rows = x[x.isfinite().all(dim=1)]
     points = without_copies(rows)
     return estimate_from_nearest(
         two_nearest(points),
@@ -74,7 +72,7 @@ def two_nn_estimate(
         estimator=estimator,
         confidence=confidence,
         duplicates=len(rows) - len(points),
-        skipped=skipped,
+        skipped=len(x) - len(rows),
     )
 
 

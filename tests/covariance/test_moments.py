@@ -194,6 +194,11 @@ def test_autocast_does_not_reach_the_product():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         m = moments(x)
     assert_is_numpys(m, x, tolerance=1e-12)
+    apart, within = empty_sums(x.shape[1]), empty_sums(x.shape[1])
+    add_rows(apart, x, single=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        add_rows(within, x, single=True)
+    assert torch.equal(apart.products, within.products)
 
 
 def test_sums_born_in_inference_mode_take_rows_outside_of_it():

@@ -126,6 +126,17 @@ def test_a_batch_larger_than_what_is_taken_at_once_is_taken_in_parts():
     assert_holds(buffer, [x])
 
 
+@pytest.mark.parametrize("shape", [(11, 2), (11, 1, 2), (5, 3, 2), (2, 9, 2)])
+def test_parts_hold_all_rows_in_order_and_no_more_than_is_taken_at_once(shape):
+    x = torch.arange(torch.Size(shape).numel()).view(shape)
+    maps = x.movedim(-1, 1).contiguous().movedim(1, -1)  # the same rows, kept feature after feature
+    for rows_ in (x, maps):
+        parts = module._parts(rows_, 4)
+        assert max(map(len, parts)) <= 4
+        assert torch.equal(torch.cat(parts), x.flatten(0, -2))
+    assert len(module._parts(x[:4], 999)) == 1
+
+
 def test_wide_rows_wait_in_no_more_memory_than_is_set_aside(monkeypatch):
     monkeypatch.setattr(module, "_MOST_BYTES", 2**12)
     buffer = RowBuffer()
@@ -184,6 +195,19 @@ def test_a_sketch_holds_what_is_still_collected():
     buffer = RowBuffer(Accumulation("sketch"))
     buffer.add(rows(0, 5, features=100))
     assert int(buffer.sketch().samples) == 5
+
+
+def test_few_rows_are_handed_over_until_they_are_summed_up():
+    buffer = RowBuffer()
+    few = rows(0, 5, features=100)
+    buffer.add(few)
+    assert torch.equal(buffer.few(), few)
+    buffer.moments()  # sums them up
+    buffer.add(few)
+    assert buffer.few() is None
+    buffer = RowBuffer(Accumulation("sketch"))
+    buffer.add(few)
+    assert buffer.few() is None
 
 
 def test_nothing_waits_at_first():

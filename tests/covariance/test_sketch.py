@@ -267,6 +267,13 @@ def test_rows_that_are_not_finite_are_left_out_and_counted():
     assert_certified(sketch, exact(rows[[i for i in range(20) if i not in (3, 7)]]))
 
 
+def test_rows_that_come_one_by_one_are_all_there():
+    rows = rows_of("flat", 9, 5, offset=7.0)
+    sketch = sketched(rows, 9, 1)
+    torch.testing.assert_close(sketch.shift + sketch.offset, rows.mean(0), rtol=1e-12, atol=0)
+    assert float(sketch.trace) == pytest.approx(np.trace(exact(rows)), rel=1e-12)
+
+
 def test_nothing_and_one_row_have_dimension_zero():
     sketch = empty_sketch(4, size=2)
     assert dimension_bracket(sketch) == Bracket(0, 0)

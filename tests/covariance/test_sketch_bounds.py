@@ -85,6 +85,8 @@ def test_what_was_kept_gets_its_shrinkage_back_and_the_rest_is_spread_evenly():
     assert little.tolist() == pytest.approx([9.3, 4.3, 0, 0, 0, 0, 0, 0])  # no more than was lost comes back
     full = estimated_eigenvalues(made_up([9.0, 4.0], 0.5, 2.6, features=2, samples=7)) * 6
     assert full.tolist() == pytest.approx([9.5 * 15.6 / 14, 4.5 * 15.6 / 14])  # nowhere else to put the rest
+    small = estimated_eigenvalues(made_up([9e-4, 4e-4], 5e-5, 2.6e-4, features=2, samples=7)) * 6
+    assert small.tolist() == pytest.approx([9.5e-4 * 15.6 / 14, 4.5e-4 * 15.6 / 14])  # at any scale
     assert estimated_eigenvalues(made_up([9.0], 0.0, 0.0, features=1, samples=1)).tolist() == [9.0]
 
 

@@ -26,6 +26,12 @@ def images():
     return data
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_bar_is_drawn_where_it_is_asked_for(capsys, progress):
+    strongest_patches(edges(), [images()], layer="0", units=[0], progress=progress)
+    assert ("patches" in capsys.readouterr().err) == progress
+
+
 @pytest.mark.parametrize("batch", [8, 3, 1])
 def test_the_brightest_pixels_are_found(batch):
     model, data = edges(), images()

@@ -45,6 +45,7 @@ def test_eigenvalues_at_a_rank_are_the_spikes_and_then_within_a_bin():
     torch.testing.assert_close(found[:10], values[:10], rtol=1e-10, atol=0)
     assert (found - values).abs().max() <= 1.01 * histogram.edges[1]
     assert found.diff().max() <= 1e-12
+    assert eigenvalues_at(histogram, torch.tensor([501.0, 600.0]).double()).tolist() == [0.0, 0.0]  # there are none
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 10), (5, 5), (7, 3), (1, 51)])

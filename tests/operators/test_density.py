@@ -10,7 +10,7 @@ from torch import nn
 from lightning_saturation.operators.density import _moments, eigenvalue_histogram
 from lightning_saturation.operators.krylov import chebyshev_moments, cumulative_counts, jackson_damping
 from lightning_saturation.operators.layer_operator import LayerOperator
-from lightning_saturation.operators.linear_map import Gram, MatrixOperator
+from lightning_saturation.operators.linear_map import Gram, MatrixOperator, eigen_seconds
 
 
 def errors(histogram, eigenvalues):
@@ -103,6 +103,7 @@ def test_default_budget_against_dense_eigenvalues(kind):
     assert errors(exact, truth)[0] <= 2 / exact.size
     assert exact.trace == pytest.approx(truth.sum(), rel=1e-11)
     assert exact.spectral_norm == pytest.approx(math.sqrt(truth.max()), rel=1e-11)
+    assert exact.cdf_error == 0
     stochastic = eigenvalue_histogram(operator, method="stochastic", probes=64, degree=200, bins=25)
     distance, cumulative = errors(stochastic, truth)
     assert distance <= 0.05
@@ -290,13 +291,27 @@ def test_options_out_of_range_are_refused(options, message):
         eigenvalue_histogram(MatrixOperator(torch.eye(30).double()), **options)
 
 
+def test_a_third_of_the_size_in_spikes_leaves_a_bulk():
+    operator = MatrixOperator(torch.randn(30, 40, generator=torch.Generator().manual_seed(0)).double())
+    options = {"method": "stochastic", "probes": 2, "degree": 20}
+    assert len(eigenvalue_histogram(operator, spikes=14, **options).spikes) == 14
+
+
+def test_zeros_that_come_out_below_zero_are_counted_as_zeros():
+    left, right = torch.randn(2, 60, 5, generator=torch.Generator().manual_seed(0)).double()
+    found = eigenvalue_histogram(MatrixOperator(left @ right.T))
+    assert found.method == "exact"
+    assert int(found.counts.sum()) == 60
+    assert int(found.counts[0]) >= 55
+
+
 def test_products_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="finite products"):
         eigenvalue_histogram(Poisoned(torch.eye(30).double()))
 
 
 def test_a_forecast_beyond_the_time_takes_the_path_that_can_stop(monkeypatch):
-    monkeypatch.setattr(Gram, "exact_seconds", lambda self: 1e6)
+    monkeypatch.setattr(Gram, "exact_seconds", lambda self: 100.5)
     operator = LayerOperator(random_layer(4, 6), (4, 9, 9))
     found = eigenvalue_histogram(operator, seconds=100.0, probes=2, degree=40)
     assert found.method == "stochastic"
@@ -327,6 +342,7 @@ def test_what_is_not_asked_for_is_what_the_documentation_says():
     operator = MatrixOperator(torch.randn(300, 200, generator=torch.Generator().manual_seed(0)).double())
     found = eigenvalue_histogram(operator, method="stochastic", probes=2)
     assert (len(found.counts), len(found.spikes), found.degree) == (250, 32, 400)
+    assert torch.equal(found.counts, eigenvalue_histogram(operator, method="stochastic", probes=2, seed=0).counts)
     assert eigenvalue_histogram(operator, method="stochastic", degree=2).probes == 1000  # 200,000 / 200
 
 
@@ -338,6 +354,12 @@ def test_a_circular_convolution_is_solved_by_frequency_while_there_is_time(monke
     monkeypatch.setattr("lightning_saturation.operators.density.eigen_seconds", lambda work: 1e6)
     found = eigenvalue_histogram(operator, seconds=100.0, spikes=4, probes=2, degree=10)
     assert (found.method, found.note) == ("stochastic", "the exact path would outlast the time")
+
+
+def test_an_eigenproblem_takes_three_times_its_share_of_a_small_one(monkeypatch):
+    clock = iter([5.0, 5.5])
+    monkeypatch.setattr("lightning_saturation.operators.linear_map.time.monotonic", lambda: next(clock))
+    assert eigen_seconds(2 * 256**3) == 3 * 0.5 * 2
 
 
 @pytest.mark.parametrize(("outputs", "method"), [(79, "exact"), (80, "exact"), (81, "stochastic")])
