@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_saturation.covariance.accumulation import Accumulation
-from lightning_saturation.covariance.covariance import Covariance
-from lightning_saturation.covariance.moments import Moments
-from lightning_saturation.covariance.sketch import Sketch, sketch_size
-from lightning_saturation.covariance.sketched_covariance import SketchedCovariance
+from lightning_saturation.covariance.moments import Moments, ShiftedSums, add_rows, empty_sums, from_sums
+from lightning_saturation.covariance.sketch import Sketch, add_to_sketch, empty_sketch, sketch_size
+from lightning_saturation.covariance.state_metric import accumulation_device
 from lightning_saturation.covariance.thinning import Thinning, next_row, take, thinning
 
 # Updating a (features, features) matrix once per step moves more memory than it does arithmetic; about as many rows as
@@ -29,7 +27,8 @@ class RowBuffer:
 
     def __init__(self, accumulation: Accumulation = Accumulation()) -> None:  # noqa: B008
         self._accumulation = accumulation
-        self._exact = Covariance(sync_on_compute=False)
+        self._sums: ShiftedSums | Sketch | None = None
+        self._skipped: Tensor | int = 0  # on the sums' device, so that nothing waits
         self._rows = self._spare = torch.empty(0, 0)
         self._capacity = 0
         self._usual: tuple[int, torch.dtype, torch.device] | None = None  # rows that need no other buffer
@@ -37,17 +36,6 @@ class RowBuffer:
         self._pending: tuple[Tensor, int, Any] | None = None  # rows still on their way to another device, their weight
         self._thinning: Thinning | None = None
         self._seen = self._seen_before = self._due = 0  # no row is taken before so many are seen as `_due` says
-
-    @cached_property
-    def _sketched(self) -> SketchedCovariance:
-        """The sketch, made when rows are sketched: most layers are narrow, and a metric takes a millisecond."""
-        with torch.inference_mode(False):  # as for the rows themselves
-            return SketchedCovariance(sync_on_compute=False)
-
-    @property
-    def _metrics(self) -> list[Covariance | SketchedCovariance]:
-        """Both, or the exact one where nothing was sketched."""
-        return [self._exact, self._sketched] if "_sketched" in self.__dict__ else [self._exact]
 
     def add(self, rows: Tensor, *, batches: int | None = None) -> None:
         """Take ``rows`` (…, features) in; raises ``ValueError`` where their width is not that of the first.
@@ -73,12 +61,12 @@ class RowBuffer:
     def moments(self) -> Moments | None:
         """Return the moments of all rows, each counted with its weight, or None where there were none."""
         self._settle()
-        return self._exact.moments()
+        return from_sums(self._sums) if isinstance(self._sums, ShiftedSums) else None
 
     def sketch(self) -> Sketch | None:
         """Return the sketch of all rows, each counted with its weight, or None where there were none."""
         self._settle()
-        return self._sketched.sketch() if "_sketched" in self.__dict__ else None
+        return self._sums if isinstance(self._sums, Sketch) else None
 
     def few(self) -> Tensor | None:
         """Return all rows so far where they are fewer than their features and not yet summed up; else None.
@@ -86,14 +74,14 @@ class RowBuffer:
         They are those of this moment: later rows overwrite them.
         """
         exact = not self._accumulation.sketches(self.features)
-        whole = exact and not len(self._exact.shift) and self._pending is None and not self._pinned
+        whole = exact and self._sums is None and self._pending is None and not self._pinned
         return self._rows[: self._filled] if whole and 0 < self._filled < self.features else None
 
     @property
     def skipped(self) -> int:
         """How many rows were left out for NaN or infinity."""
         self._settle()
-        return sum(int(metric.skipped) for metric in self._metrics)
+        return int(self._skipped)
 
     @property
     def features(self) -> int:
@@ -104,8 +92,7 @@ class RowBuffer:
     def taken(self) -> int:
         """How many rows there are, a row of a longer stride than others' for one; of a window in parts, the least."""
         self._settle()
-        own = self._sketched if self._accumulation.sketches(self.features) else self._exact
-        return int(own.samples) // self.stride
+        return 0 if self._sums is None else int(self._sums.samples) // self.stride
 
     @property
     def stride(self) -> int:
@@ -115,21 +102,21 @@ class RowBuffer:
     def to_state(self) -> dict[str, Any]:
         """Return all rows so far, as sums, for a checkpoint."""
         self._settle()
-        metric = self._sketched if self._accumulation.sketches(self.features) else self._exact
-        sums = {name: state.clone() for name, state in metric.metric_state.items() if isinstance(state, Tensor)}
+        sums = {name: state.clone() for name, state in (self._sums or self._nothing(0))._asdict().items()}
+        sums["skipped"] = torch.as_tensor(self._skipped).clone()
         thinned = None if self._thinning is None else tuple(self._thinning._replace(seen=self._seen))
         rows = {"features": self.features, "dtype": str(self._rows.dtype), "thinning": thinned}
         return {**sums, **rows, "rows seen": self._seen, "rows seen before": self._seen_before}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state`` was written. Raises ``ValueError`` where rows were kept in another way."""
-        metric = self._sketched if self._accumulation.sketches(state["features"]) else self._exact
-        if not set(metric.metric_state) <= set(state):
+        kind = Sketch if self._accumulation.sketches(state["features"]) else ShiftedSums
+        if not {*kind._fields, "skipped"} <= set(state):
             raise ValueError("Expected sums of the kind that `covariance` asks for, got those of another one.")
         home = self._accumulation.state_device or torch.device("cpu")
         self._allocate(state["features"], getattr(torch, state["dtype"].removeprefix("torch.")), home)
-        for name in metric.metric_state:
-            setattr(metric, name, state[name].clone())
+        self._sums = kind(*(state[name].clone() for name in kind._fields)) if len(state["shift"]) else None
+        self._skipped = state["skipped"].clone()
         self._thinning = None if state["thinning"] is None else Thinning(*state["thinning"])
         self._seen, self._seen_before, self._due = state["rows seen"], state["rows seen before"], 0
 
@@ -137,8 +124,7 @@ class RowBuffer:
         """Forget all rows; how many there were tells how many to expect."""
         self._filled, self._pending, self._thinning = 0, None, None
         self._seen, self._seen_before, self._due = 0, self._seen or self._seen_before, 0
-        for metric in self._metrics:
-            metric.reset()
+        self._sums, self._skipped = None, 0
 
     def _adapt(self, rows: Tensor) -> None:
         """Get ready for ``rows`` of another width, type or device than before."""
@@ -204,8 +190,10 @@ class RowBuffer:
 
     def _move(self, device: torch.device) -> None:
         self._settle()
-        for metric in self._metrics:
-            metric.to(device)
+        if self._sums is not None:
+            home = accumulation_device(device)
+            self._sums = type(self._sums)(*(tensor.to(home) for tensor in self._sums))
+            self._skipped = torch.as_tensor(self._skipped).to(home)
         self._allocate(self.features, self._rows.dtype, device)
 
     def _flush(self) -> None:
@@ -233,10 +221,19 @@ class RowBuffer:
         self._fold_pending()
 
     def _update(self, rows: Tensor, weight: int) -> None:
-        if self._accumulation.sketches(rows.shape[1]):
-            self._sketched.update(rows, weight)
+        sums = self._nothing(rows.shape[1], accumulation_device(rows.device)) if self._sums is None else self._sums
+        if isinstance(sums, ShiftedSums):
+            self._skipped = add_rows(sums, rows, weight=weight) + self._skipped
         else:
-            self._exact.add(rows, weight=weight)
+            for part in torch.split(rows, len(sums.rows)):
+                sums, skipped = add_to_sketch(sums, part, weight=weight)
+                self._skipped = skipped + self._skipped
+        self._sums = sums
+
+    def _nothing(self, features: int, device: torch.device | None = None) -> ShiftedSums | Sketch:
+        """Return the sums of no rows."""
+        sketches = self._accumulation.sketches(features)
+        return empty_sketch(features, device=device) if sketches else empty_sums(features, device=device)
 
 
 def _parts(rows: Tensor, most: int) -> list[Tensor]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
@@ -35,6 +34,7 @@ from lightning_saturation.training.layer_monitor import LayerMonitor
 from lightning_saturation.training.monitor import Monitor
 from lightning_saturation.training.progress import callbacks_of
 from lightning_saturation.training.task_metrics import TaskMetrics
+from lightning_saturation.training.window_closer import offer
 
 
 class SaturationMonitor(LayerMonitor[Window, SaturationReport]):
@@ -155,8 +155,7 @@ class SaturationMonitor(LayerMonitor[Window, SaturationReport]):
     def _glance(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the values so far to whoever monitors them; they are no report and not charted."""
         report = self._report(trainer, "train", epoch=trainer.current_epoch, partial=True)
-        values = {} if report is None else self._values(report, None)
-        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
+        offer(trainer, {} if report is None else self._values(report, None))
 
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, stage: str, *, epoch: int, partial: bool

@@ -120,11 +120,10 @@ class WindowCloser(Instrument[Report], Callback):
     ) -> None:
         """Log ``values``, which are the same on all ranks; missing numbers are left out.
 
-        In training they reach the loggers past the Trainer, which would let a logger that fails end the run and hands
-        on what is logged in a step at every ``log_every_n_steps`` only, while a window always belongs.
-        ``Trainer.validate`` and ``Trainer.test`` print and return what they themselves hand to loggers: there they log,
-        unless a logger fails to take the number of the epoch. Without ``pl_module``, progress bar and means over epochs
-        do not know of them.
+        In training they go past the Trainer, which would let a logger that fails end the run, hands on what is logged
+        in a step at every ``log_every_n_steps`` only, and takes a millisecond a key. ``Trainer.validate`` and
+        ``Trainer.test`` print and return what they themselves hand to loggers: there they log, unless a logger fails to
+        take the number of the epoch. Without ``pl_module`` the progress bar does not know of them.
         """
         known = {key: value for key, value in values.items() if not math.isnan(value)}
         training = trainer.state.fn == TrainerFn.FITTING
@@ -132,20 +131,24 @@ class WindowCloser(Instrument[Report], Callback):
         if trainer.is_global_zero and known:
             epoch = {"epoch": float(trainer.current_epoch)}
             works = write_scalars(trainer.loggers, {**known, **epoch} if training else epoch, step=step)
+        if pl_module is None or training:
+            offer(trainer, known)
         if pl_module is None:
-            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in known.items()})
             return
-        short = {
-            key: f"{key.removesuffix(end)}{self.shown[end]}" for key in known for end in self.shown if key.endswith(end)
-        }
-        charted = {key: (value, None if works and not training else False) for key, value in known.items()}
+        charted = {} if training else {key: (value, None if works else False) for key, value in known.items()}
         # A bar has room for few letters: there, and for nobody else, keys are shorter.
-        charted |= {short[key]: (known[key], False) for key in short}
+        short = {
+            f"{key.removesuffix(end)}{self.shown[end]}": value
+            for key, value in known.items()
+            for end in self.shown
+            if key.endswith(end)
+        }
+        charted |= {key: (value, False) for key, value in short.items()}
         for key, (value, logger) in charted.items():
             pl_module.log(
                 key,
                 value,
-                prog_bar=key in short.values(),
+                prog_bar=key in short,
                 logger=logger,
                 batch_size=1,
                 sync_dist=True,
@@ -209,3 +212,9 @@ class WindowCloser(Instrument[Report], Callback):
             else:  # a checkpoint from before there was a clock
                 self._clock.restart(-1)
             self._load_progress(state)
+
+
+def offer(trainer: Trainer, values: Mapping[str, float]) -> None:
+    """Give ``values`` to whoever monitors the Trainer's metrics."""
+    numbers = torch.tensor(list(values.values()), device=trainer.strategy.root_device)
+    trainer.callback_metrics.update(zip(values, numbers, strict=True))

@@ -54,7 +54,7 @@ def test_rows_are_copied_at_once():
 
 def test_a_covariance_is_touched_once_per_many_rows():
     buffer, updates = RowBuffer(), []
-    buffer._exact.add = lambda x, **_: updates.append(len(x))
+    buffer._update = lambda x, _: updates.append(len(x))
     for seed in range(100):
         buffer.add(rows(seed, 32))
     assert updates == [1024] * 3
@@ -171,7 +171,7 @@ def test_a_budget_takes_the_places_that_thinning_says(positions):
     parts = x.view(batches, 4, 49, 1) if positions else x.view(batches, 4 * 49, 1)
     for known in (batches, None):
         taken = []
-        buffer._exact.add = lambda rows, taken=taken, **_: taken.append(rows.clone())
+        buffer._update = lambda rows, _, taken=taken: taken.append(rows.clone())
         for part in parts:
             buffer.add(part, batches=known)
         buffer._flush()
@@ -183,7 +183,7 @@ def test_a_budget_takes_the_places_that_thinning_says(positions):
 
 def test_rows_reach_the_covariance_in_their_order():
     buffer, updates = RowBuffer(), []
-    buffer._exact.add = lambda x, **_: updates.append(x.clone())
+    buffer._update = lambda x, _: updates.append(x.clone())
     parts = [rows(seed, count) for seed, count in enumerate((10, 600, 20))]
     for part in parts:
         buffer.add(part)
