@@ -142,7 +142,6 @@ def global_generators_in_data() -> Feed:
 
 
 def pythons_generator_in_data() -> Feed:
-    """For a process without type checks, which draw from it themselves."""
     noisy = Noisy(random.random)
     return Feed(DataLoader(noisy, 8, shuffle=True), DataLoader(noisy, 8))
 
@@ -208,8 +207,8 @@ FEEDS: dict[str, Callable[[], Feed]] = {
     make.__name__: make
     for make in (
         shuffled, own_generator, persistent_workers, persistent_validation_workers, sampler_of_batches, batch_sampler,
-        numpy_in_data, torch_in_data, global_generators_in_data, stateful_stream, stream_for_validation,
-        sampler_that_counts, combined, named, several_validations, limited, accumulated,
+        numpy_in_data, torch_in_data, global_generators_in_data, pythons_generator_in_data, stateful_stream,
+        stream_for_validation, sampler_that_counts, combined, named, several_validations, limited, accumulated,
         reloaded, queue, several_loaders,
     )
 }  # fmt: skip

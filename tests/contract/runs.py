@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +18,6 @@ from tests.contract.loaders import Feed, memory
 from tests.tiny import Net, batches, trainer
 
 EPOCHS = 3
-
-CHECKED = "tests.typecheck" in sys.modules
-"""Whether types are checked at run time, as in every test: beartype then draws from Python's generator itself."""
 
 
 class Learner(Net):
@@ -100,7 +96,7 @@ def outcome(model: Learner, done: Trainer, feed: Feed | None = None) -> Outcome:
         random_state={
             "torch": torch.get_rng_state().tolist(),
             "numpy": str(np.random.get_state()),
-            **({} if CHECKED else {"python": random.getstate()}),
+            "python": random.getstate(),
         },
         memory=[] if feed is None else [memory(thing) for thing in feed.remembering],
     )
